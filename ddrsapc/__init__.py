@@ -1,0 +1,18 @@
+"""Real-time segmentation of coronary artery calcification in cardiac CT."""
+
+from ddrsapc import layers, models
+from ddrsapc.factory import create_model, list_models
+from ddrsapc.registry import is_model, model_entrypoint, register_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "create_model",
+    "is_model",
+    "layers",
+    "list_models",
+    "model_entrypoint",
+    "models",
+    "register_model",
+]

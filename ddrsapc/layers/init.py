@@ -1,0 +1,28 @@
+"""Weight initialisation shared by all networks."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise one module in place; use as `model.apply(init_weights)`.
+
+    Convolutions: He normal by fan-out, as in DDRNet (arXiv 2101.06085); linear layers: truncated
+    normal of standard deviation 0.02, as in ViT; biases zero. Norms keep PyTorch's one and zero.
+    """
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def init_classifier(conv: nn.Conv2d) -> None:
+    """Initialise a final convolution in place so that the first logits are small and no class is preferred."""
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)

@@ -1,0 +1,70 @@
+"""The register of networks: their names and the functions that build them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from torch import nn
+
+__all__ = ["architectures", "is_model", "model_entrypoint", "nearest", "register_model"]
+
+EntryPoint = TypeVar("EntryPoint", bound=Callable[..., nn.Module])
+
+_ENTRYPOINTS: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register_model(entrypoint: EntryPoint) -> EntryPoint:
+    """Decorator: make a function that builds a network known to `create_model` under the function's name.
+
+    The function takes keywords only, `num_classes` and `in_chans` among them, and no `**kwargs`.
+
+    Raises:
+        ValueError: if the name is taken.
+        TypeError: if the function's signature is another.
+    """
+    name = entrypoint.__name__
+    if name in _ENTRYPOINTS:
+        raise ValueError(f"a model named {name!r} is registered already; give the function another name")
+    parameters = inspect.signature(entrypoint).parameters
+    if any(parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values()):
+        raise TypeError(f"{name} must take keyword-only arguments and no *args or **kwargs")
+    missing = {"num_classes", "in_chans"} - parameters.keys()
+    if missing:
+        raise TypeError(f"{name} must take the keyword(s) {', '.join(sorted(missing))}")
+    _ENTRYPOINTS[name] = entrypoint
+    return entrypoint
+
+
+def architectures() -> list[str]:
+    """The names of all registered networks, sorted."""
+    return sorted(_ENTRYPOINTS)
+
+
+def is_model(name: str) -> bool:
+    """Whether `name` ("arch" or "arch.tag") names a registered network."""
+    return name.partition(".")[0] in _ENTRYPOINTS
+
+
+def model_entrypoint(name: str) -> Callable[..., nn.Module]:
+    """The function that builds the network `name` ("arch" or "arch.tag").
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known ones.
+    """
+    architecture = name.partition(".")[0]
+    if architecture not in _ENTRYPOINTS:
+        known = architectures()
+        raise ValueError(f"unknown model {architecture!r}: {nearest(architecture, known)}")
+    return _ENTRYPOINTS[architecture]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """For error messages: the entries of `known` that `word` may have meant, else all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(repr(match) for match in close)}?"
+    return f"choose from {', '.join(known)}" if known else "there are none"
