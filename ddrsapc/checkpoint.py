@@ -15,7 +15,7 @@ __all__ = ["from_public_ddrnet", "load_public_ddrnet"]
 
 _WRAPPER_PREFIXES = ("module.", "model.")
 
-# Both tables: our prefix by public prefix; the longest match wins, as "layer3_." over none.
+# Public prefix -> ours, in the reference repository's layout
 _REFERENCE = {
     "conv1.0.": "encoder.stem1.0.",
     "conv1.1.": "encoder.stem1.1.",
@@ -40,6 +40,7 @@ _REFERENCE = {
     },
 }
 
+# The same in mmsegmentation's, without `backbone.`
 _MMSEG = {
     "stem.0.conv.": "encoder.stem1.0.",
     "stem.0.bn.": "encoder.stem1.1.",
@@ -85,6 +86,9 @@ _MMSEG = {
     "decode_head.aux_cls_seg.": "aux_head.classifier.",
 }
 
+# A residual block's conv1.conv.weight is conv1.weight in ours, its conv1.bn.weight bn1.weight
+_CONV_MODULE = re.compile(r"\bconv(\d)\.(conv|bn)\.")
+
 # ImageNet classifiers and training losses, which no segmentation network has
 _DROPPED = ("down5.", "last_layer.", "linear.", "loss.", "head.", "neck.", "data_preprocessor.")
 _NOT_IN_IMAGENET = ("encoder.spp.", "head.", "aux_head.")
@@ -113,8 +117,8 @@ def from_public_ddrnet(state_dict: Mapping[str, Any], *, aux_head: bool = False)
     table = _MMSEG if is_mmseg else _REFERENCE
     renamed, unknown = {}, []
     for public_key, tensor in tensors.items():
-        key = public_key.removeprefix("backbone.") if is_mmseg else public_key
-        prefix = max((prefix for prefix in table if key.startswith(prefix)), key=len, default=None)
+        key = _CONV_MODULE.sub(r"\2\1.", public_key.removeprefix("backbone.")) if is_mmseg else public_key
+        prefix = next((prefix for prefix in table if key.startswith(prefix)), None)
         if prefix is not None:
             renamed[table[prefix] + key[len(prefix) :]] = tensor
         elif not key.startswith(_DROPPED):

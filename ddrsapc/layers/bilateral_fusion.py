@@ -40,7 +40,9 @@ class BilateralFusion(nn.Module):
         """Fuse the two maps; the shapes stay as they are."""
         up = self.low_to_high(F.relu(x_low))  # (N, high_channels, H / ratio, W / ratio)
         down = self.high_to_low(F.relu(x_high))  # (N, low_channels, H / ratio, W / ratio)
-        return x_high + resize(up, x_high.shape[-2:]), x_low + resize(down, x_low.shape[-2:])
+        if down.shape[-2:] != x_low.shape[-2:]:
+            down = resize(down, x_low.shape[-2:])
+        return x_high + resize(up, x_high.shape[-2:]), x_low + down
 
 
 def check_ratio(ratio: int) -> None:

@@ -34,29 +34,28 @@ class DAPPM(nn.Module):
         self.compression = _bn_relu_conv(5 * branch_channels, out_channels, 1)
         self.shortcut = _bn_relu_conv(in_channels, out_channels, 1)
 
-    @property
-    def global_norm(self) -> nn.Module:
-        """The batch norm of the global-average branch."""
-        return self.scales[-1].get_submodule("1")
-
     def forward(self, x: Tensor) -> Tensor:
         """Add the pyramid's context to a projection of the input.
 
         Raises:
             ValueError: in training with a batch of one, whose global average has no variance to normalise by.
         """
-        if x.shape[0] == 1 and self.global_norm.training:
-            raise ValueError(
-                "a training batch of 1 cannot pass DAPPM: its global-average branch has one value per channel, "
-                "which batch norm cannot normalise. Use a batch of 2 or more (drop_last=True in the DataLoader), "
-                "or model.eval()"
-            )
+        self.check_batch(x.shape[0])
         size = x.shape[-2:]
         outputs = [self.scales[0](x)]  # (N, branch_channels, H, W) each
         for scale, process in zip(self.scales[1:], self.processes, strict=True):
             outputs.append(process(resize(scale(x), size) + outputs[-1]))
         out: Tensor = self.compression(torch.cat(outputs, dim=1)) + self.shortcut(x)
         return out  # (N, out_channels, H, W)
+
+    def check_batch(self, batch: int) -> None:
+        """Raise ValueError for a training batch of one, which the global-average branch cannot normalise."""
+        if self.scales[-1].get_submodule("1").training and batch == 1:
+            raise ValueError(
+                "a training batch of 1 cannot pass DAPPM: its global-average branch has one value per channel, "
+                "which batch norm cannot normalise. Use a batch of 2 or more (drop_last=True in the DataLoader), "
+                "or model.eval()"
+            )
 
 
 def _bn_relu_conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:

@@ -58,7 +58,9 @@ class DualAttentionModule(nn.Module):
 
         up = self.low_to_high(gate_low * r_low)  # (N, high_channels, h, w)
         down = self.high_to_low(gate_high * r_high)  # (N, low_channels, ~h, ~w)
-        return x_high + resize(up, high_size), x_low + resize(down, low_size)
+        if down.shape[-2:] != low_size:
+            down = resize(down, low_size)
+        return x_high + resize(up, high_size), x_low + down
 
     def _attend(self, r_high: Tensor, r_low: Tensor) -> tuple[Tensor, Tensor]:
         return torch.sigmoid(self.attention_high(r_high)), torch.sigmoid(self.attention_low(r_low))

@@ -10,8 +10,6 @@ from torch import Tensor
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resize, `align_corners=False`: (N, C, H, W) -> (N, C, *size)."""
-    if x.shape[-2:] == tuple(size):
-        return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 

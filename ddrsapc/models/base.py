@@ -111,7 +111,8 @@ class SegmentationModel(nn.Module, ABC):
             (N, num_classes, H', W'), the size of the padded input; smaller by the head's reduction if `native`.
         """
         logits = self.decode(features)
-        return logits if native else resize(logits, self._padded_size(features))
+        size = self._padded_size(features)
+        return logits if native or logits.shape[-2:] == size else resize(logits, size)
 
     def forward(self, x: Tensor) -> Tensor | SegmentationOutput:
         """Logits (N, num_classes, H, W); in training with an auxiliary head, a `SegmentationOutput`."""
@@ -185,10 +186,10 @@ class SegmentationModel(nn.Module, ABC):
         assert isinstance(conv, nn.Conv2d)
         return conv
 
-    def _padded_size(self, features: tuple[Tensor, ...]) -> tuple[int, int]:
+    def _padded_size(self, features: tuple[Tensor, ...]) -> torch.Size:
         reduction = self.feature_info[0].reduction
         height, width = features[0].shape[-2:]
-        return height * reduction, width * reduction
+        return torch.Size((height * reduction, width * reduction))
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4:

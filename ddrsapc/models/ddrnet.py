@@ -82,6 +82,7 @@ class DualResolutionEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_chans, H, W) -> the four maps of `feature_info`; the last two are pre-activations."""
+        self.spp.check_batch(x.shape[0])  # before a smaller map than DAPPM's raises less clearly
         stem1 = self.stem1(x)  # (N, w, 2H/r * 2, 2W/r * 2)
         layer1 = F.relu(self.layer1(self.stem2(stem1)))  # (N, w, 2H/r, 2W/r)
         x = F.relu(self.layer2(layer1))  # (N, 2w, H/r, W/r)

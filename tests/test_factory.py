@@ -1,0 +1,129 @@
+import inspect
+import typing
+from pathlib import Path
+
+import pytest
+
+import ddrsapc
+from ddrsapc.factory import HubName, LocalName, RegisteredName, parse_model_name
+from ddrsapc.models import DDRSAPCU
+
+ALL = ["ddr_sapc", "ddr_sapc_u", "ddr_sapc_u_s", "ddrnet_23", "ddrnet_23_slim", "transunet", "unet", "unetpp"]
+
+
+def test_the_paper_in_one_line():
+    model = ddrsapc.create_model("ddr_sapc_u", num_classes=4)
+    assert isinstance(model, DDRSAPCU)
+    assert model.num_classes == 4
+    assert model.in_chans == 1
+    assert model.training
+
+
+def test_none_means_the_default():
+    model = ddrsapc.create_model("unet", num_classes=None, in_chans=None, width=4)
+    assert (model.num_classes, model.in_chans) == (4, 1)
+
+
+def test_model_arguments_reach_the_network():
+    model = ddrsapc.create_model("ddr_sapc_u", width=8, aux_head=True, skips=False)
+    assert model.width == 8
+    assert model.aux_head is not None
+    assert not model.decoder.skips
+
+
+@pytest.mark.parametrize(
+    ("name", "parsed"),
+    [
+        ("unet", RegisteredName("unet")),
+        ("ddr_sapc_u.cac_phantom", RegisteredName("ddr_sapc_u", "cac_phantom")),
+        ("ddr_sapc_u.v1.2", RegisteredName("ddr_sapc_u", "v1.2")),
+        ("hf-hub:org/name", HubName("org/name")),
+        ("hf-hub:org/name@v1.0", HubName("org/name", "v1.0")),
+        ("local-dir:weights/mine", LocalName(Path("weights/mine"))),
+        ("local-dir:C:\\models", LocalName(Path("C:\\models"))),
+    ],
+)
+def test_names_are_parsed(name, parsed):
+    assert parse_model_name(name) == parsed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hf-hub:name",
+        "hf-hub:",
+        "hf-hub:/name",
+        "hf-hub:org/",
+        "hf-hub:a/b/c",
+        "hf-hub:org/name@",
+        "local-dir:",
+        "unet.",
+        "s3:x",
+    ],
+)
+def test_malformed_names_say_what_is_expected(name):
+    with pytest.raises(ValueError, match="expected"):
+        ddrsapc.create_model(name)
+
+
+@pytest.mark.parametrize("name", [None, 3, Path("unet")])
+def test_a_name_is_a_string(name):
+    with pytest.raises(TypeError, match="named by a string"):
+        ddrsapc.create_model(name)
+
+
+def test_unknown_name_keyword_and_tag_name_the_nearest():
+    with pytest.raises(ValueError, match="unknown model 'ddrsapc_u'.*'ddr_sapc_u'"):
+        ddrsapc.create_model("ddrsapc_u")
+    with pytest.raises(TypeError, match="ddr_sapc_u takes no keyword 'aux_haed'.*'aux_head'"):
+        ddrsapc.create_model("ddr_sapc_u", aux_haed=True)
+    with pytest.raises(TypeError, match="unet takes no keyword 'pbb'.*choose from num_classes, in_chans, width"):
+        ddrsapc.create_model("unet", pbb=False)
+    with pytest.raises(ValueError, match="unet has no weights tagged 'nonsense'"):
+        ddrsapc.create_model("unet.nonsense")
+
+
+def test_nearest_tag_is_named(monkeypatch):
+    monkeypatch.setattr("ddrsapc.factory.list_pretrained", lambda: ["unet.cac_phantom", "unetpp.cac_phantam"])
+    with pytest.raises(ValueError, match=r"'cac_phantum': did you mean 'cac_phantom'\?"):
+        ddrsapc.create_model("unet.cac_phantum")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        (("hf-hub:org/name",), {}),
+        (("local-dir:somewhere",), {}),
+        (("unet", True), {}),
+        (("unet",), {"pretrained": True}),
+        (("unet",), {"weights": "unet.safetensors"}),
+    ],
+)
+def test_weights_cannot_be_loaded_yet_and_it_says_so(args, kwargs):
+    with pytest.raises(NotImplementedError, match="cannot load weights.*load_state_dict"):
+        ddrsapc.create_model(*args, **kwargs)
+
+
+def test_list_models():
+    assert ddrsapc.list_models() == ALL
+    assert ddrsapc.list_models("ddr_sapc*") == ["ddr_sapc", "ddr_sapc_u", "ddr_sapc_u_s"]
+    assert ddrsapc.list_models(["unet*", "*_23"]) == ["ddrnet_23", "unet", "unetpp"]
+    assert ddrsapc.list_models("*u*", exclude="unet*") == ["ddr_sapc_u", "ddr_sapc_u_s", "transunet"]
+    assert ddrsapc.list_models(exclude=["ddr*", "unet"]) == ["transunet", "unetpp"]
+    assert ddrsapc.list_models("unet") == ["unet"]
+    assert ddrsapc.list_models("nothing*") == []
+    with pytest.raises(TypeError, match="filter must be"):
+        ddrsapc.list_models([1])
+
+
+def test_list_pretrained_models(monkeypatch):
+    monkeypatch.setattr("ddrsapc.factory.list_pretrained", lambda: ["ddr_sapc_u.cac_phantom", "unet.cac_phantom"])
+    assert ddrsapc.list_models(pretrained=True) == ["ddr_sapc_u.cac_phantom", "unet.cac_phantom"]
+    assert ddrsapc.list_models("ddr*", pretrained=True) == ["ddr_sapc_u.cac_phantom"]
+
+
+def test_public_functions_are_typed_and_documented():
+    for name in ("create_model", "list_models", "is_model", "model_entrypoint", "register_model"):
+        function = getattr(ddrsapc, name)
+        assert inspect.getdoc(function)
+        assert "return" in typing.get_type_hints(function)

@@ -1,0 +1,173 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ddrsapc.losses import OhemCrossEntropyLoss
+
+
+def by_definition(logits, target, threshold, min_kept, ignore_index=255, weight=None):
+    """The definition with a sort, in float64, pixel by pixel."""
+    pixels = logits.double().movedim(1, -1).reshape(-1, logits.shape[1])
+    labels = target.flatten()
+    pixels, labels = pixels[labels != ignore_index], labels[labels != ignore_index]
+    if len(labels) == 0:
+        return torch.tensor(0.0, dtype=torch.float64)
+    log_probability = pixels.log_softmax(1)[torch.arange(len(labels)), labels]
+    losses = -log_probability * (1 if weight is None else weight.double()[labels])
+    probability = log_probability.exp()
+    k = max(1, int(min_kept * len(labels)))
+    ordered = [*probability.sort().values.tolist(), math.inf]
+    cut = max(threshold, ordered[k])
+    kept = losses[probability < cut]
+    if len(kept) == 0:
+        kept = losses.sort(descending=True).values[:k]
+    return kept.mean()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_the_definition(seed):
+    torch.manual_seed(seed)
+    classes = 2 + seed % 4
+    logits = torch.randn(2, classes, 9 + seed, 11) * (1 + seed)
+    target = torch.randint(0, classes, (2, 9 + seed, 11))
+    target[torch.rand(target.shape) < 0.1 * (seed % 4)] = 255
+    weight = torch.rand(classes) + 0.1 if seed % 2 else None
+    threshold, min_kept = (0.7, 0.05) if seed < 4 else (torch.rand(1).item(), torch.rand(1).item())
+    loss = OhemCrossEntropyLoss(threshold, min_kept, weight=weight)(logits, target)
+    torch.testing.assert_close(loss.double(), by_definition(logits, target, threshold, min_kept, weight=weight))
+
+
+def one_row(*probabilities):
+    """Two-class logits of one row of pixels with these probabilities of their true class, 0."""
+    p = torch.tensor(probabilities, dtype=torch.float64)
+    logits = torch.stack((p.log(), (1 - p).log()))[None, :, None, :].float()
+    return logits, torch.zeros(1, 1, len(probabilities), dtype=torch.long)
+
+
+def test_keeps_what_is_below_the_threshold():
+    logits, target = one_row(0.2, 0.5, 0.69, 0.71, 0.99)
+    expected = -(math.log(0.2) + math.log(0.5) + math.log(0.69)) / 3
+    assert OhemCrossEntropyLoss(0.7, 0.0)(logits, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_keeps_the_fraction_if_all_are_easy():
+    logits, target = one_row(0.99, 0.8, 0.9, 0.95)
+    expected = -(math.log(0.8) + math.log(0.9)) / 2
+    assert OhemCrossEntropyLoss(0.7, 0.5)(logits, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_ties_fall_back_to_the_k_largest_losses():
+    logits, target = one_row(0.9, 0.9, 0.9, 0.9)
+    assert OhemCrossEntropyLoss(0.7, 0.5)(logits, target).item() == pytest.approx(-math.log(0.9), rel=1e-4)
+
+
+def test_keeping_everything_is_cross_entropy():
+    logits, target = torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 8, 8))
+    torch.testing.assert_close(OhemCrossEntropyLoss(min_kept=1.0)(logits, target), F.cross_entropy(logits, target))
+
+
+def test_gradient_flows_from_the_kept_pixels_only():
+    logits, target = one_row(0.2, 0.5, 0.8, 0.9)
+    logits.requires_grad_()
+    OhemCrossEntropyLoss(0.7, 0.0)(logits, target).backward()
+    assert (logits.grad[0, :, 0].abs().sum(0) > 0).tolist() == [True, True, False, False]
+
+
+def test_gradcheck():
+    logits = torch.randn(1, 3, 4, 4, dtype=torch.float32, requires_grad=True)
+    target = torch.randint(0, 3, (1, 4, 4))
+    loss = OhemCrossEntropyLoss()
+    loss(logits, target).backward()
+    reference = logits.detach().double().requires_grad_()
+    by_definition(reference, target, 0.7, 0.05).backward()
+    torch.testing.assert_close(logits.grad.double(), reference.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_all_ignored_is_a_differentiable_zero():
+    logits = torch.randn(1, 4, 8, 8, requires_grad=True)
+    loss = OhemCrossEntropyLoss(weight=[1.0, 2, 3, 4])(logits, torch.full((1, 8, 8), 255))
+    assert loss.item() == 0
+    loss.backward()
+    assert not logits.grad.any()
+
+
+def test_ignored_pixels_do_not_matter():
+    logits, target = torch.randn(1, 3, 6, 6), torch.randint(0, 3, (1, 6, 6))
+    target[0, :2] = 7
+    loss = OhemCrossEntropyLoss(ignore_index=7)
+    expected = loss(logits, target)
+    logits[:, :, :2] = 1e4 * torch.randn(1, 3, 2, 6)
+    torch.testing.assert_close(loss(logits, target), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_computed_in_float32(dtype):
+    logits, target = torch.randn(2, 4, 16, 16).to(dtype), torch.randint(0, 4, (2, 16, 16))
+    loss = OhemCrossEntropyLoss()(logits, target)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, OhemCrossEntropyLoss()(logits.float(), target))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_any_integer_labels(dtype):
+    logits, target = torch.randn(2, 4, 16, 16), torch.randint(0, 4, (2, 16, 16))
+    torch.testing.assert_close(OhemCrossEntropyLoss()(logits, target.to(dtype)), OhemCrossEntropyLoss()(logits, target))
+
+
+@pytest.mark.parametrize("weight", [None, (1.0, 2.0, 3.0, 4.0)])
+def test_no_host_synchronisation(weight):
+    """Meta tensors have no values: any attempt to read one raises."""
+    logits = torch.empty(2, 4, 64, 64, device="meta", requires_grad=True)
+    target = torch.empty(2, 64, 64, dtype=torch.long, device="meta")
+    loss = OhemCrossEntropyLoss(weight=weight).to("meta")(logits, target)
+    assert loss.shape == ()
+    loss.backward()
+    assert logits.grad.shape == logits.shape
+
+
+def test_compiles_as_one_graph():
+    torch.compiler.reset()
+    logits, target = torch.randn(2, 4, 16, 16, requires_grad=True), torch.randint(0, 4, (2, 16, 16))
+    criterion = OhemCrossEntropyLoss(weight=[1, 2, 3, 4])
+    compiled = torch.compile(criterion, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(logits, target), criterion(logits, target))
+
+
+def test_weight_moves_with_the_module_but_is_learnt_by_nobody():
+    criterion = OhemCrossEntropyLoss(weight=[1.0, 2.0])
+    assert criterion.to("meta").weight.device.type == "meta"
+    assert not list(criterion.parameters())
+
+
+@pytest.mark.parametrize("argument", ["threshold", "min_kept"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
+def test_fractions_are_checked(argument, value):
+    with pytest.raises(ValueError, match=f"{argument} must be between 0 and 1"):
+        OhemCrossEntropyLoss(**{argument: value})
+
+
+@pytest.mark.parametrize("weight", [[1.0, -1.0], [[1.0]], [math.nan]])
+def test_weights_are_checked(weight):
+    with pytest.raises(ValueError, match="one non-negative number per class"):
+        OhemCrossEntropyLoss(weight=weight)
+
+
+def test_bad_input_is_named():
+    criterion = OhemCrossEntropyLoss()
+    logits, target = torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 8, 8))
+    with pytest.raises(ValueError, match=r"expected logits \(N, C, H, W\)"):
+        criterion(logits[0], target)
+    with pytest.raises(ValueError, match=r"expected a target \(2, 8, 8\)"):
+        criterion(logits, target[:, :4])
+    with pytest.raises(ValueError, match=r"expected a target \(2, 8, 8\)"):
+        criterion(logits, target[:, None])
+    with pytest.raises(TypeError, match="integer labels"):
+        criterion(logits, target.float())
+    with pytest.raises(ValueError, match="3 entries, but the logits 4 classes"):
+        OhemCrossEntropyLoss(weight=[1, 1, 1])(logits, target)
+    for wrong in (4, -1):
+        target[0, 0, 0] = wrong
+        with pytest.raises(ValueError, match=rf"labels \[{wrong}\] are outside the 4 classes 0 to 3"):
+            criterion(logits, target)
