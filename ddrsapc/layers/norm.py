@@ -28,7 +28,7 @@ class BatchNorm2d(nn.BatchNorm2d):
                 return tensor.to(applied.device)
             return applied
 
-        return super()._apply(keep_float32, recurse)
+        return super()._apply(keep_float32, recurse)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear resize, `align_corners=False`: (N, C, H, W) -> (N, C, *size)."""
+    """Bilinear resize, `align_corners=False`: (N, C, H, W) -> (N, C, height, width)."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 

@@ -8,7 +8,9 @@ def test_std_conv_filters_have_mean_zero_and_variance_one():
     conv = model.root[0]
     torch.nn.init.normal_(conv.weight, mean=3.0, std=5.0)
     x = torch.randn(1, 1, 32, 32)
-    weight = (conv.weight - conv.weight.mean((1, 2, 3), keepdim=True)) / conv.weight.std((1, 2, 3), keepdim=True, correction=0)
+    weight = (conv.weight - conv.weight.mean((1, 2, 3), keepdim=True)) / conv.weight.std(
+        (1, 2, 3), keepdim=True, correction=0
+    )
     torch.testing.assert_close(conv(x), torch.nn.functional.conv2d(x, weight, None, 2, 3), rtol=1e-4, atol=1e-4)
     assert torch.allclose(conv(x + 100)[..., 4:-4, 4:-4], conv(x)[..., 4:-4, 4:-4], atol=1e-2)  # blind to a constant
 
