@@ -10,10 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-import ddrsapc.models  # noqa: F401  (registers the networks)
 from ddrsapc.hub import list_pretrained
+from ddrsapc.models import SegmentationModel  # and registers the networks
 from ddrsapc.registry import architectures, model_entrypoint, nearest
 
 __all__ = ["HubName", "LocalName", "RegisteredName", "create_model", "list_models", "parse_model_name"]
@@ -80,7 +78,7 @@ def create_model(
     in_chans: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     **model_args: Any,
-) -> nn.Module:
+) -> SegmentationModel:
     """Build a network by name.
 
     Args:

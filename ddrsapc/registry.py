@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from torch import nn
+if TYPE_CHECKING:
+    from ddrsapc.models.base import SegmentationModel  # which registers its subclasses here
 
 __all__ = ["architectures", "is_model", "model_entrypoint", "nearest", "register_model"]
 
-EntryPoint = TypeVar("EntryPoint", bound=Callable[..., nn.Module])
+EntryPoint = TypeVar("EntryPoint", bound="Callable[..., SegmentationModel]")
 
-_ENTRYPOINTS: dict[str, Callable[..., nn.Module]] = {}
+_ENTRYPOINTS: dict[str, Callable[..., SegmentationModel]] = {}
 
 
 def register_model(entrypoint: EntryPoint) -> EntryPoint:
@@ -48,7 +49,7 @@ def is_model(name: str) -> bool:
     return name.partition(".")[0] in _ENTRYPOINTS
 
 
-def model_entrypoint(name: str) -> Callable[..., nn.Module]:
+def model_entrypoint(name: str) -> Callable[..., SegmentationModel]:
     """The function that builds the network `name` ("arch" or "arch.tag").
 
     Raises:

@@ -1,5 +1,4 @@
 import inspect
-import typing
 from pathlib import Path
 
 import pytest
@@ -126,4 +125,4 @@ def test_public_functions_are_typed_and_documented():
     for name in ("create_model", "list_models", "is_model", "model_entrypoint", "register_model"):
         function = getattr(ddrsapc, name)
         assert inspect.getdoc(function)
-        assert "return" in typing.get_type_hints(function)
+        assert "return" in function.__annotations__

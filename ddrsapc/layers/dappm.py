@@ -50,7 +50,9 @@ class DAPPM(nn.Module):
 
     def check_batch(self, batch: int) -> None:
         """Raise ValueError for a training batch of one, which the global-average branch cannot normalise."""
-        if self.scales[-1].get_submodule("1").training and batch == 1:
+        global_average = self.scales[-1]
+        assert isinstance(global_average, nn.Sequential)
+        if global_average[1].training and batch == 1:
             raise ValueError(
                 "a training batch of 1 cannot pass DAPPM: its global-average branch has one value per channel, "
                 "which batch norm cannot normalise. Use a batch of 2 or more (drop_last=True in the DataLoader), "

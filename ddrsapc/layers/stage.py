@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ddrsapc.layers.norm import frozen_statistics
 
@@ -25,6 +24,8 @@ class Stage(nn.Sequential):
         """Apply the layers in order: (N, C, H, W) -> the last layer's output."""
         if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
             return self._run(x)
+        from torch.utils.checkpoint import checkpoint  # noqa: PLC0415  (slow to import in older PyTorch)
+
         output: Tensor = checkpoint(self._run, x, use_reentrant=False, context_fn=self._contexts)
         return output
 

@@ -112,7 +112,7 @@ class SegmentationModel(nn.Module, ABC):
         """
         logits = self.decode(features)
         size = self._padded_size(features)
-        return logits if native or logits.shape[-2:] == size else resize(logits, size)
+        return logits if native or tuple(logits.shape[-2:]) == size else resize(logits, size)
 
     def forward(self, x: Tensor) -> Tensor | SegmentationOutput:
         """Logits (N, num_classes, H, W); in training with an auxiliary head, a `SegmentationOutput`."""
@@ -186,10 +186,10 @@ class SegmentationModel(nn.Module, ABC):
         assert isinstance(conv, nn.Conv2d)
         return conv
 
-    def _padded_size(self, features: tuple[Tensor, ...]) -> torch.Size:
+    def _padded_size(self, features: tuple[Tensor, ...]) -> tuple[int, int]:
         reduction = self.feature_info[0].reduction
         height, width = features[0].shape[-2:]
-        return torch.Size((height * reduction, width * reduction))
+        return height * reduction, width * reduction
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4:
@@ -203,6 +203,8 @@ class SegmentationModel(nn.Module, ABC):
             raise ValueError(f"expected at least one image, got an empty batch of shape {tuple(x.shape)}")
         if x.shape[2] < MIN_SIZE or x.shape[3] < MIN_SIZE:
             raise ValueError(f"expected images of at least {MIN_SIZE} x {MIN_SIZE} pixels, got {tuple(x.shape[2:])}")
+        if torch.compiler.is_compiling():
+            return  # the dtype is a constant of the graph
         dtype = self._conv(self.first_conv).weight.dtype
         if not x.is_floating_point() or (x.dtype != dtype and not torch.is_autocast_enabled(x.device.type)):
             raise TypeError(f"expected {dtype} input like the weights', got {x.dtype}; convert it with x.to({dtype})")

@@ -293,6 +293,8 @@ def test_exports_down_to_the_smallest_size(name):
     low = max(1, 32 // s)
     shapes = {0: Dim("n", min=1, max=64), 2: s * Dim("h", min=low, max=32), 3: s * Dim("w", min=low, max=32)}
     # below 257 pixels DAPPM pools to a single one, which the guards would otherwise specialise on
+    if not hasattr(torch.fx.experimental._config, "backed_size_oblivious"):
+        pytest.skip("needs a newer torch than the oldest supported one")
     with torch.fx.experimental._config.patch(backed_size_oblivious=name.startswith("ddr")):
         program = export(model, (torch.randn(2, 1, 384, 512),), dynamic_shapes=(shapes,)).module()
     for shape in ((1, 1, low * s, 2 * s * low), (3, 1, 128, 256)):
