@@ -1,6 +1,6 @@
 """Real-time segmentation of coronary artery calcification in cardiac CT."""
 
-from ddrsapc import layers, models
+from ddrsapc import checkpoint, layers, losses, models, profile
 from ddrsapc.factory import create_model, list_models
 from ddrsapc.registry import is_model, model_entrypoint, register_model
 
@@ -8,11 +8,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
+    "checkpoint",
     "create_model",
     "is_model",
     "layers",
     "list_models",
+    "losses",
     "model_entrypoint",
     "models",
+    "profile",
     "register_model",
 ]
