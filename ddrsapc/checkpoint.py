@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddrsapc.models.ddrnet import DDRNet
 
@@ -138,7 +138,7 @@ def from_public_ddrnet(state_dict: Mapping[str, Any], *, aux_head: bool = False)
     return renamed
 
 
-def load_public_ddrnet(model: DDRNet, state_dict: Mapping[str, Any]) -> list[str]:
+def load_public_ddrnet(model: nn.Module, state_dict: Mapping[str, Any]) -> list[str]:
     """Load a public DDRNet checkpoint into a network of the same size.
 
     A segmentation checkpoint must cover the network exactly; an ImageNet one must cover the backbone.
@@ -155,7 +155,10 @@ def load_public_ddrnet(model: DDRNet, state_dict: Mapping[str, Any]) -> list[str
 
     Raises:
         ValueError: if keys are missing, left over or of another shape, each named.
+        TypeError: if the network is not a DDRNet.
     """
+    if not isinstance(model, DDRNet):
+        raise TypeError(f"expected ddrnet_23 or ddrnet_23_slim, got a {type(model).__name__}")
     loaded = from_public_ddrnet(state_dict, aux_head=model.aux_head is not None)
     own = model.state_dict()
     is_imagenet = not any(key.startswith(_NOT_IN_IMAGENET) for key in loaded)

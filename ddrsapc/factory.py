@@ -108,9 +108,11 @@ def create_model(
     keywords = inspect.signature(entrypoint).parameters
     for keyword in model_args:
         if keyword not in keywords:
-            raise TypeError(f"{parsed.architecture} takes no keyword {keyword!r}: {nearest(keyword, keywords)}")
-    if parsed.tag is not None and f"{parsed.architecture}.{parsed.tag}" not in (known := list_pretrained()):
-        tags = [entry.partition(".")[2] for entry in known if entry.startswith(f"{parsed.architecture}.")]
+            known = [*inspect.signature(create_model).parameters, *keywords]
+            known = [name for name in dict.fromkeys(known) if name not in ("name", "model_args")]
+            raise TypeError(f"{parsed.architecture} takes no keyword {keyword!r}: {nearest(keyword, known)}")
+    tags = [entry.partition(".")[2] for entry in list_pretrained() if entry.startswith(f"{parsed.architecture}.")]
+    if parsed.tag is not None and parsed.tag not in tags:
         raise ValueError(f"{parsed.architecture} has no weights tagged {parsed.tag!r}: {nearest(parsed.tag, tags)}")
     if parsed.tag is not None or pretrained or weights is not None:
         raise _cannot_load(name)
@@ -136,7 +138,11 @@ def list_models(
         ['ddr_sapc', 'ddr_sapc_u']
     """
     filters, excludes = _globs("filter", filter), _globs("exclude", exclude)
-    names = list_pretrained() if pretrained else architectures()
+    names = architectures()
+    if pretrained:
+        names = list_pretrained()
+        filters += [f"{glob}.*" for glob in filters if "." not in glob]
+        excludes += [f"{glob}.*" for glob in excludes if "." not in glob]
     return [
         name
         for name in names
@@ -146,8 +152,8 @@ def list_models(
 
 
 def _globs(argument: str, globs: str | Sequence[str]) -> list[str]:
-    as_list = [globs] if isinstance(globs, str) else list(globs)
-    if not all(isinstance(glob, str) for glob in as_list):
+    as_list = [globs] if isinstance(globs, str) else globs
+    if not isinstance(as_list, Sequence) or not all(isinstance(glob, str) for glob in as_list):
         raise TypeError(f"{argument} must be a string or a list of strings, got {globs!r}")
     return [glob for glob in as_list if glob]
 

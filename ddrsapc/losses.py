@@ -21,7 +21,7 @@ class OhemCrossEntropyLoss(nn.Module):
     their count.
 
     Nothing waits for the GPU: no value is read back by the host. Half-precision logits are
-    computed with in float32.
+    computed with in float32. NaN logits make the loss NaN.
 
     Args:
         threshold: probability of the true class below which a pixel is always kept, in [0, 1].
@@ -62,14 +62,17 @@ class OhemCrossEntropyLoss(nn.Module):
             target: (N, H, W), integer labels in [0, C) or `ignore_index`.
 
         Raises:
-            ValueError: if the shapes do not fit; on the CPU also for labels outside the classes (a GPU
-                would have to wait to check them).
-            TypeError: if the target is not of an integer type.
+            ValueError: if the shapes do not fit or are empty; on the CPU also for labels outside the classes
+                (a GPU would have to wait to check them).
+            TypeError: if the logits are not floating-point or the target is not of an integer type.
         """
         self._check(logits, target)
         target = target.long()
+        self._check_labels(target, logits.shape[1])
         valid = target != self.ignore_index  # (N, H, W)
-        loss = F.cross_entropy(logits.float(), target, ignore_index=self.ignore_index, reduction="none")  # (N, H, W)
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        loss = F.cross_entropy(logits, target, ignore_index=self.ignore_index, reduction="none")  # (N, H, W)
         kept = self._kept(torch.exp(-loss.detach()), valid)  # (N, H, W)
         if self.weight is not None:
             loss = loss * self.weight[target.where(valid, 0)]
@@ -89,7 +92,7 @@ class OhemCrossEntropyLoss(nn.Module):
         smallest = F.pad(smallest, (0, 1), value=torch.inf)  # no (k + 1)-th pixel: all are kept
         # index_select, for indexing by a scalar tensor would read it back
         cut = smallest.index_select(0, self._k(valid)[None]).clamp(min=self.threshold)
-        return probability < cut
+        return ~(probability >= cut)  # NaN is kept, for the loss to show it
 
     def _largest(self, loss: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the k largest losses of valid pixels, and k (0 where none is valid)."""
@@ -108,6 +111,15 @@ class OhemCrossEntropyLoss(nn.Module):
         return min(max(1, int(self.min_kept * valid.numel())) + 1, valid.numel())
 
     def _check(self, logits: Tensor, target: Tensor) -> None:
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"expected logits as a tensor, got {type(logits).__name__}; "
+                "add the losses of output.logits and output.aux where the network has an auxiliary head"
+            )
+        if not isinstance(target, Tensor):
+            raise TypeError(f"expected the target as a tensor, got {type(target).__name__}")
+        if not logits.is_floating_point():
+            raise TypeError(f"expected floating-point logits, got {logits.dtype}")
         if logits.ndim != 4:
             raise ValueError(f"expected logits (N, C, H, W), got shape {tuple(logits.shape)}")
         expected = (logits.shape[0], *logits.shape[2:])
@@ -115,11 +127,15 @@ class OhemCrossEntropyLoss(nn.Module):
             raise ValueError(
                 f"expected a target {expected} for logits {tuple(logits.shape)}, got shape {tuple(target.shape)}"
             )
+        if target.numel() == 0:
+            raise ValueError(f"expected at least one pixel, got a target of shape {tuple(target.shape)}")
         classes = logits.shape[1]
         if self.weight is not None and len(self.weight) != classes:
             raise ValueError(f"weight has {len(self.weight)} entries, but the logits {classes} classes")
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TypeError(f"expected integer labels, got {target.dtype}; convert them with target.long()")
+
+    def _check_labels(self, target: Tensor, classes: int) -> None:
         if target.device.type == "cpu" and not torch.compiler.is_compiling():
             outside = (target != self.ignore_index) & ((target < 0) | (target >= classes))
             if bool(outside.any()):

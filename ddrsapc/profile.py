@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -70,12 +71,17 @@ def layers(model: nn.Module, input_shape: Sequence[int] | None = None) -> list[L
     model = _on_meta(model).eval()
     names = {module: name for name, module in model.named_modules()}
     shapes: dict[nn.Module, tuple[int, ...]] = {}
+    calls: Counter[nn.Module] = Counter()
 
     def record(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            shapes[module] = tuple(output.shape)
+        first = output[0] if isinstance(output, (tuple, list)) else output
+        if isinstance(first, Tensor):
+            shapes[module] = tuple(first.shape)
+            calls[module] += 1
 
     for module in names:
+        module._forward_hooks.clear()  # of the copy: the user's may want numbers
+        module._forward_pre_hooks.clear()
         module.register_forward_hook(record)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
@@ -94,8 +100,8 @@ def layers(model: nn.Module, input_shape: Sequence[int] | None = None) -> list[L
         own = cumulative(module) - sum(map(cumulative, module.children()))
         parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
         if parameters or own:
-            row = LayerProfile(names[module], type(module).__name__, shape, parameters, own, _table1(module, shape))
-            rows.append(row)
+            table1 = calls[module] * _table1(module, shape)
+            rows.append(LayerProfile(names[module], type(module).__name__, shape, parameters, own, table1))
     return rows
 
 

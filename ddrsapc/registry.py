@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from ddrsapc.models.base import SegmentationModel  # which registers its subclasses here
+from ddrsapc.models.base import SegmentationModel
 
 __all__ = ["architectures", "is_model", "model_entrypoint", "nearest", "register_model"]
 
-EntryPoint = TypeVar("EntryPoint", bound="Callable[..., SegmentationModel]")
+EntryPoint = TypeVar("EntryPoint", bound=Callable[..., SegmentationModel])
 
 _ENTRYPOINTS: dict[str, Callable[..., SegmentationModel]] = {}
 
@@ -23,10 +22,12 @@ def register_model(entrypoint: EntryPoint) -> EntryPoint:
     The function takes keywords only, `num_classes` and `in_chans` among them, and no `**kwargs`.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: if the name is taken, or the function has none.
         TypeError: if the function's signature is another.
     """
     name = entrypoint.__name__
+    if not name.isidentifier():
+        raise ValueError(f"a model needs a function with a name, got {name!r}")
     if name in _ENTRYPOINTS:
         raise ValueError(f"a model named {name!r} is registered already; give the function another name")
     parameters = inspect.signature(entrypoint).parameters
@@ -46,7 +47,10 @@ def architectures() -> list[str]:
 
 def is_model(name: str) -> bool:
     """Whether `name` ("arch" or "arch.tag") names a registered network."""
-    return name.partition(".")[0] in _ENTRYPOINTS
+    if not isinstance(name, str):
+        return False
+    architecture, dot, tag = name.partition(".")
+    return architecture in _ENTRYPOINTS and bool(dot) == bool(tag)
 
 
 def model_entrypoint(name: str) -> Callable[..., SegmentationModel]:
@@ -54,7 +58,10 @@ def model_entrypoint(name: str) -> Callable[..., SegmentationModel]:
 
     Raises:
         ValueError: for an unknown name, with the nearest known ones.
+        TypeError: if `name` is not a string.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a model is named by a string, got {type(name).__name__}")
     architecture = name.partition(".")[0]
     if architecture not in _ENTRYPOINTS:
         known = architectures()

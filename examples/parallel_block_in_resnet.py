@@ -12,8 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ddrsapc.layers import BasicBlock, ParallelBasicBlock
-from ddrsapc.layers.blocks import ResidualBlock
+from ddrsapc.layers import BasicBlock, ParallelBasicBlock, ResidualBlock
 from ddrsapc.profile import count_parameters, macs
 
 
@@ -58,7 +57,7 @@ def use_parallel_blocks(model: nn.Module, basic_block: type[nn.Module]) -> int:
             first[index].load_state_dict(old.get_submodule(part).state_dict())
         for branch in others:
             nn.init.zeros_(branch.get_parameter("4.weight"))
-        model.set_submodule(name, new.to(conv1.weight.device).train(old.training))
+        model.set_submodule(name, new.to(conv1.weight).train(old.training))
     return len(blocks)
 
 

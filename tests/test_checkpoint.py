@@ -191,6 +191,11 @@ def test_a_misfit_names_the_keys_and_changes_nothing(variant, kwargs, message, p
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+def test_another_network_is_refused(public):
+    with pytest.raises(TypeError, match="expected ddrnet_23 or ddrnet_23_slim, got a UNet"):
+        load_public_ddrnet(ddrsapc.create_model("unet", width=4), public("ddrnet_23_slim", "reference"))
+
+
 def test_a_missing_auxiliary_head_is_named(public):
     state = {k: v for k, v in public("ddrnet_23_slim", "reference").items() if not k.startswith("seghead_extra")}
     with pytest.raises(ValueError, match="missing .*aux_head"):

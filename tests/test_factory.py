@@ -1,4 +1,5 @@
 import inspect
+import typing
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,13 @@ def test_unknown_name_keyword_and_tag_name_the_nearest():
         ddrsapc.create_model("ddrsapc_u")
     with pytest.raises(TypeError, match="ddr_sapc_u takes no keyword 'aux_haed'.*'aux_head'"):
         ddrsapc.create_model("ddr_sapc_u", aux_haed=True)
-    with pytest.raises(TypeError, match="unet takes no keyword 'pbb'.*choose from num_classes, in_chans, width"):
+    with pytest.raises(TypeError, match="takes no keyword 'wieghts'.*'weights'"):
+        ddrsapc.create_model("unet", wieghts="a.safetensors")
+    with pytest.raises(TypeError, match="takes no keyword 'pretraind'.*'pretrained'"):
+        ddrsapc.create_model("unet", pretraind=True)
+    with pytest.raises(
+        TypeError, match="takes no keyword 'pbb'.*choose from pretrained, num_classes, in_chans, weights"
+    ):
         ddrsapc.create_model("unet", pbb=False)
     with pytest.raises(ValueError, match="unet has no weights tagged 'nonsense'"):
         ddrsapc.create_model("unet.nonsense")
@@ -111,18 +118,23 @@ def test_list_models():
     assert ddrsapc.list_models(exclude=["ddr*", "unet"]) == ["transunet", "unetpp"]
     assert ddrsapc.list_models("unet") == ["unet"]
     assert ddrsapc.list_models("nothing*") == []
-    with pytest.raises(TypeError, match="filter must be"):
-        ddrsapc.list_models([1])
+    for wrong in ([1], None, 3):
+        with pytest.raises(TypeError, match="filter must be"):
+            ddrsapc.list_models(wrong)
+    with pytest.raises(TypeError, match="exclude must be"):
+        ddrsapc.list_models(exclude=None)
 
 
 def test_list_pretrained_models(monkeypatch):
     monkeypatch.setattr("ddrsapc.factory.list_pretrained", lambda: ["ddr_sapc_u.cac_phantom", "unet.cac_phantom"])
     assert ddrsapc.list_models(pretrained=True) == ["ddr_sapc_u.cac_phantom", "unet.cac_phantom"]
     assert ddrsapc.list_models("ddr*", pretrained=True) == ["ddr_sapc_u.cac_phantom"]
+    assert ddrsapc.list_models("unet", pretrained=True) == ["unet.cac_phantom"]
+    assert ddrsapc.list_models(pretrained=True, exclude="unet") == ["ddr_sapc_u.cac_phantom"]
 
 
 def test_public_functions_are_typed_and_documented():
     for name in ("create_model", "list_models", "is_model", "model_entrypoint", "register_model"):
         function = getattr(ddrsapc, name)
         assert inspect.getdoc(function)
-        assert "return" in function.__annotations__
+        assert "return" in typing.get_type_hints(function)

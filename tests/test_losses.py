@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ddrsapc.losses import OhemCrossEntropyLoss
+from ddrsapc.models import SegmentationOutput
 
 
 def by_definition(logits, target, threshold, min_kept, ignore_index=255, weight=None):
@@ -63,6 +64,20 @@ def test_ties_fall_back_to_the_k_largest_losses():
     assert OhemCrossEntropyLoss(0.7, 0.5)(logits, target).item() == pytest.approx(-math.log(0.9), rel=1e-4)
 
 
+def test_fallback_takes_the_largest_weighted_losses():
+    logits, target = one_row(0.9, 0.9, 0.9, 0.9)
+    logits[:, :, :, 2:] = logits[:, :, :, 2:].flip(1)
+    target[..., 2:] = 1
+    expected = -3 * math.log(0.9)
+    assert OhemCrossEntropyLoss(0.7, 0.5, weight=[1.0, 3.0])(logits, target).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_nan_is_not_hidden():
+    logits, target = torch.randn(1, 4, 8, 8), torch.randint(0, 4, (1, 8, 8))
+    logits[0, 0, 3, 3] = torch.nan
+    assert OhemCrossEntropyLoss()(logits, target).isnan()
+
+
 def test_keeping_everything_is_cross_entropy():
     logits, target = torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 8, 8))
     torch.testing.assert_close(OhemCrossEntropyLoss(min_kept=1.0)(logits, target), F.cross_entropy(logits, target))
@@ -75,14 +90,12 @@ def test_gradient_flows_from_the_kept_pixels_only():
     assert (logits.grad[0, :, 0].abs().sum(0) > 0).tolist() == [True, True, False, False]
 
 
-def test_gradcheck():
-    logits = torch.randn(1, 3, 4, 4, dtype=torch.float32, requires_grad=True)
+@pytest.mark.parametrize("weight", [None, (0.5, 1.0, 2.0)])
+def test_gradcheck(weight):
+    logits = torch.randn(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     target = torch.randint(0, 3, (1, 4, 4))
-    loss = OhemCrossEntropyLoss()
-    loss(logits, target).backward()
-    reference = logits.detach().double().requires_grad_()
-    by_definition(reference, target, 0.7, 0.05).backward()
-    torch.testing.assert_close(logits.grad.double(), reference.grad, rtol=1e-4, atol=1e-6)
+    criterion = OhemCrossEntropyLoss(weight=weight).double()
+    assert torch.autograd.gradcheck(lambda x: criterion(x, target), logits)
 
 
 def test_all_ignored_is_a_differentiable_zero():
@@ -110,7 +123,7 @@ def test_half_precision_logits_are_computed_in_float32(dtype):
     torch.testing.assert_close(loss, OhemCrossEntropyLoss()(logits.float(), target))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.int32])
 def test_any_integer_labels(dtype):
     logits, target = torch.randn(2, 4, 16, 16), torch.randint(0, 4, (2, 16, 16))
     torch.testing.assert_close(OhemCrossEntropyLoss()(logits, target.to(dtype)), OhemCrossEntropyLoss()(logits, target))
@@ -167,6 +180,16 @@ def test_bad_input_is_named():
         criterion(logits, target.float())
     with pytest.raises(ValueError, match="3 entries, but the logits 4 classes"):
         OhemCrossEntropyLoss(weight=[1, 1, 1])(logits, target)
+    with pytest.raises(TypeError, match=r"floating-point logits"):
+        criterion(logits.long(), target)
+    with pytest.raises(TypeError, match=r"got SegmentationOutput.*output.aux"):
+        criterion(SegmentationOutput(logits, logits), target)
+    with pytest.raises(TypeError, match="target as a tensor, got ndarray"):
+        criterion(logits, target.numpy())
+    with pytest.raises(ValueError, match="at least one pixel"):
+        criterion(logits[:0], target[:0])
+    with pytest.raises(ValueError, match=r"labels \[255\] are outside"):
+        OhemCrossEntropyLoss(ignore_index=-1)(logits, torch.full((2, 8, 8), 255, dtype=torch.uint8))
     for wrong in (4, -1):
         target[0, 0, 0] = wrong
         with pytest.raises(ValueError, match=rf"labels \[{wrong}\] are outside the 4 classes 0 to 3"):

@@ -97,6 +97,24 @@ def test_macs_scale_with_the_input():
     assert macs(model, (2, 1, 64, 64)) == 2 * macs(model, (1, 1, 64, 64))
 
 
+def test_a_layer_that_runs_twice_counts_twice():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3, padding=1, bias=False)
+
+        def forward(self, x):
+            return self.conv(self.conv(x)), x
+
+    assert macs(Twice(), (1, 2, 8, 8)) == table1_macs(Twice(), (1, 2, 8, 8)) == 2 * 64 * 4 * 9
+
+
+def test_hooks_of_the_user_do_not_run():
+    conv = nn.Conv2d(1, 1, 1)
+    conv.register_forward_hook(lambda _, __, out: out.sum().item())
+    assert macs(conv, (1, 1, 8, 8)) == 64
+
+
 def test_other_modules_need_a_shape():
     with pytest.raises(ValueError, match="has no in_chans: give input_shape"):
         macs(nn.Conv2d(1, 1, 1))

@@ -43,13 +43,18 @@ def test_loose_signatures_are_refused(clean_registry):
     for function in (with_kwargs, positional):
         with pytest.raises(TypeError, match="keyword-only"):
             ddrsapc.register_model(function)
+    with pytest.raises(ValueError, match="function with a name"):
+        ddrsapc.register_model(lambda *, num_classes=4, in_chans=1: torch.nn.Identity())
     with pytest.raises(TypeError, match="in_chans"):
         ddrsapc.register_model(without_channels)
     assert not ddrsapc.is_model("with_kwargs")
 
 
 def test_unknown_names():
-    assert not ddrsapc.is_model("resnet50")
+    for name in ("resnet50", "unet.", "", None, 3):
+        assert not ddrsapc.is_model(name)
+    with pytest.raises(TypeError, match="named by a string"):
+        ddrsapc.model_entrypoint(None)
     with pytest.raises(ValueError, match="unknown model 'ddr_sap_u'.*did you mean 'ddr_sapc_u'"):
         ddrsapc.model_entrypoint("ddr_sap_u")
     with pytest.raises(ValueError, match="choose from ddr_sapc, .*unetpp"):

@@ -1,7 +1,7 @@
 """Layers of the networks, each usable in other networks."""
 
 from ddrsapc.layers.bilateral_fusion import BilateralFusion
-from ddrsapc.layers.blocks import BasicBlock, Bottleneck, residual_stage
+from ddrsapc.layers.blocks import BasicBlock, Bottleneck, ResidualBlock, residual_stage
 from ddrsapc.layers.conv import conv_bn, conv_bn_relu
 from ddrsapc.layers.dappm import DAPPM
 from ddrsapc.layers.dual_attention import DualAttentionModule
@@ -20,6 +20,7 @@ __all__ = [
     "Bottleneck",
     "DualAttentionModule",
     "ParallelBasicBlock",
+    "ResidualBlock",
     "SegmentationHead",
     "Stage",
     "conv_bn",

@@ -52,7 +52,9 @@ class DAPPM(nn.Module):
         """Raise ValueError for a training batch of one, which the global-average branch cannot normalise."""
         global_average = self.scales[-1]
         assert isinstance(global_average, nn.Sequential)
-        if global_average[1].training and batch == 1:
+        norm = global_average[1]
+        by_the_batch = isinstance(norm, nn.BatchNorm2d) and (norm.training or not norm.track_running_stats)
+        if by_the_batch and batch == 1:  # other norms, SyncBatchNorm among them, may manage
             raise ValueError(
                 "a training batch of 1 cannot pass DAPPM: its global-average branch has one value per channel, "
                 "which batch norm cannot normalise. Use a batch of 2 or more (drop_last=True in the DataLoader), "

@@ -14,7 +14,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Replicate the right and bottom edge until both sides are multiples of `multiple`."""
+    """Replicate the right and bottom edge: (N, C, H, W) -> (N, C, H', W'), multiples of `multiple`."""
     pad_h, pad_w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     if pad_h == 0 and pad_w == 0:
         return x

@@ -26,7 +26,10 @@ class Stage(nn.Sequential):
             return self._run(x)
         from torch.utils.checkpoint import checkpoint  # noqa: PLC0415  (slow to import in older PyTorch)
 
-        output: Tensor = checkpoint(self._run, x, use_reentrant=False, context_fn=self._contexts)
+        if torch.compiler.is_compiling():  # a compiled graph updates statistics once by itself
+            output: Tensor = checkpoint(self._run, x, use_reentrant=False)
+        else:
+            output = checkpoint(self._run, x, use_reentrant=False, context_fn=self._contexts)
         return output
 
     def _run(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,6 +15,7 @@ from ddrsapc.layers.resize import pad_to_multiple, resize
 from ddrsapc.layers.stage import Stage
 
 MIN_SIZE = 32
+_AUTOCAST_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class FeatureInfo(NamedTuple):
@@ -42,7 +44,7 @@ class SegmentationModel(nn.Module, ABC):
     `finish_init`.
     """
 
-    stride: ClassVar[int]
+    stride: int
     """The multiple that the input's sides are padded to."""
     first_conv: ClassVar[str]
     """Name of the convolution that sees the input."""
@@ -59,11 +61,9 @@ class SegmentationModel(nn.Module, ABC):
 
     def __init__(self, *, num_classes: int, in_chans: int, width: int) -> None:
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("in_chans", in_chans), ("width", width)):
-            _check_positive(name, value)
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.width = width
+        self.num_classes = check_positive("num_classes", num_classes)
+        self.in_chans = check_positive("in_chans", in_chans)
+        self.width = check_positive("width", width)
         self.aux_head: SegmentationHead | None = None
 
     def finish_init(self, *, aux_head: bool, aux_channels: int) -> None:
@@ -108,16 +108,22 @@ class SegmentationModel(nn.Module, ABC):
             native: leave the logits at the resolution that the head computes them at.
 
         Returns:
-            (N, num_classes, H', W'), the size of the padded input; smaller by the head's reduction if `native`.
+            (N, num_classes, H', W'), the size of the padded input, of which the input's H, W are the top left;
+            smaller by the head's reduction if `native`.
+
+        Raises:
+            ValueError: if that is not a tuple of as many maps as `feature_info` describes.
         """
+        if not isinstance(features, tuple) or len(features) != len(self.feature_info):
+            raise ValueError(f"expected the tuple of {len(self.feature_info)} maps that forward_features returns")
         logits = self.decode(features)
         size = self._padded_size(features)
         return logits if native or tuple(logits.shape[-2:]) == size else resize(logits, size)
 
     def forward(self, x: Tensor) -> Tensor | SegmentationOutput:
         """Logits (N, num_classes, H, W); in training with an auxiliary head, a `SegmentationOutput`."""
-        height, width = x.shape[-2:]
         features = self.forward_features(x)
+        height, width = x.shape[-2:]
         logits = self.forward_head(features)[..., :height, :width]  # (N, num_classes, H, W)
         if self.aux_head is None or not self.training:
             return logits
@@ -129,16 +135,22 @@ class SegmentationModel(nn.Module, ABC):
 
         Device, dtype and memory layout stay the old ones'; the rest of the network keeps its weights.
         """
-        _check_positive("num_classes", num_classes)
+        self.num_classes = num_classes = check_positive("num_classes", num_classes)
         for name in self._classifiers():
             old = self._conv(name)
-            new = nn.Conv2d(old.in_channels, num_classes, 1, device=old.weight.device, dtype=old.weight.dtype)
+            new = nn.Conv2d(
+                old.in_channels,
+                num_classes,
+                old.kernel_size,  # type: ignore[arg-type]
+                padding=old.padding,  # type: ignore[arg-type]
+                device=old.weight.device,
+                dtype=old.weight.dtype,
+            )
             init_classifier(new)
-            # a 1x1 weight is contiguous in both layouts, only its strides tell them apart
+            # a 1x1 weight is contiguous in both layouts: only its strides tell them apart
             if old.weight.stride(-1) > 1:
                 new = new.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.set_submodule(name, new.train(old.training))
-        self.num_classes = num_classes
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each stage's activations in the backward pass instead of keeping them."""
@@ -183,7 +195,8 @@ class SegmentationModel(nn.Module, ABC):
 
     def _conv(self, name: str) -> nn.Conv2d:
         conv = self.get_submodule(name)
-        assert isinstance(conv, nn.Conv2d)
+        if not isinstance(conv, nn.Conv2d):
+            raise TypeError(f"expected a Conv2d at {name}, found {type(conv).__name__}")
         return conv
 
     def _padded_size(self, features: tuple[Tensor, ...]) -> tuple[int, int]:
@@ -192,6 +205,8 @@ class SegmentationModel(nn.Module, ABC):
         return height * reduction, width * reduction
 
     def _check_input(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a tensor (N, {self.in_chans}, H, W), got {type(x).__name__}")
         if x.ndim != 4:
             raise ValueError(f"expected a batch of images (N, {self.in_chans}, H, W), got shape {tuple(x.shape)}")
         if x.shape[1] != self.in_chans:
@@ -205,11 +220,18 @@ class SegmentationModel(nn.Module, ABC):
             raise ValueError(f"expected images of at least {MIN_SIZE} x {MIN_SIZE} pixels, got {tuple(x.shape[2:])}")
         if torch.compiler.is_compiling():
             return  # the dtype is a constant of the graph
-        dtype = self._conv(self.first_conv).weight.dtype
-        if not x.is_floating_point() or (x.dtype != dtype and not torch.is_autocast_enabled(x.device.type)):
+        dtype = next(self.parameters()).dtype
+        casts = x.dtype in _AUTOCAST_TYPES and x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+        if x.dtype != dtype and not casts:
             raise TypeError(f"expected {dtype} input like the weights', got {x.dtype}; convert it with x.to({dtype})")
 
 
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def check_positive(name: str, value: int) -> int:
+    """`value` as an int; raises ValueError unless it is a positive integer."""
+    try:
+        number = operator.index(value)  # NumPy's integers as well
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return number

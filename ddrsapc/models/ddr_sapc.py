@@ -51,7 +51,6 @@ class DDRSAPC(SegmentationModel):
         aux_head: add DDRNet's auxiliary head on the high branch after the first fusion (training only).
     """
 
-    stride: ClassVar[int] = 128
     first_conv: ClassVar[str] = "encoder.stem1.0"
     classifier: ClassVar[str] = "head.classifier"
     head_modules: ClassVar[tuple[str, ...]] = ("head",)
@@ -68,6 +67,7 @@ class DDRSAPC(SegmentationModel):
         aux_head: bool = False,
     ) -> None:
         super().__init__(num_classes=num_classes, in_chans=in_chans, width=width)
+        self.stride = 128 if pbb else 64  # layer4 is at 1/32, and the blocks there pool by 4
         self.encoder = _encoder(in_chans, width, stem_stride=2, pbb=pbb, dam=dam)
         self.head = SegmentationHead(4 * width, 2 * width, num_classes)
         self.feature_info = self.encoder.feature_info
@@ -119,7 +119,7 @@ class DDRSAPCU(SegmentationModel):
         aux_head: add DDRNet's auxiliary head on the high branch after the first fusion (training only).
     """
 
-    stride: ClassVar[int] = 64
+    stride: int = 64
     first_conv: ClassVar[str] = "encoder.stem1.0"
     classifier: ClassVar[str] = "head"
     head_modules: ClassVar[tuple[str, ...]] = ("decoder", "head")

@@ -19,12 +19,12 @@ from ddrsapc.layers import (
     BasicBlock,
     BilateralFusion,
     Bottleneck,
+    ResidualBlock,
     SegmentationHead,
     conv_bn_relu,
     residual_stage,
     resize,
 )
-from ddrsapc.layers.blocks import ResidualBlock
 from ddrsapc.models.base import FeatureInfo, SegmentationModel
 from ddrsapc.registry import register_model
 
@@ -83,9 +83,9 @@ class DualResolutionEncoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_chans, H, W) -> the four maps of `feature_info`; the last two are pre-activations."""
         self.spp.check_batch(x.shape[0])  # before a smaller map than DAPPM's raises less clearly
-        stem1 = self.stem1(x)  # (N, w, 2H/r * 2, 2W/r * 2)
-        layer1 = F.relu(self.layer1(self.stem2(stem1)))  # (N, w, 2H/r, 2W/r)
-        x = F.relu(self.layer2(layer1))  # (N, 2w, H/r, W/r)
+        stem1 = self.stem1(x)  # (N, w, H/s, W/s), s the stem's stride
+        layer1 = F.relu(self.layer1(self.stem2(stem1)))  # (N, w, H/2s, W/2s)
+        x = F.relu(self.layer2(layer1))  # (N, 2w, H/r, W/r), r = 4s
 
         x_high, x_low = self.layer3_(x), self.layer3(x)  # (N, 2w, H/r, W/r), (N, 4w, H/2r, W/2r)
         x_high, x_low = self.fusion3(x_high, x_low)
@@ -105,13 +105,12 @@ class DDRNet(SegmentationModel):
     Args:
         num_classes: classes, background included.
         in_chans: channels of the input.
-        width: channels of the stem: 32 in DDRNet-23-slim, 64 in DDRNet-23.
-        spp_channels: channels of each DAPPM branch.
-        head_channels: channels of the segmentation heads.
+        width: channels of the stem: 32 in DDRNet-23-slim, 64 in DDRNet-23. All other widths scale with it.
+        spp_ratio: channels of each DAPPM branch over the stem's: 4 in DDRNet-23-slim, 2 in DDRNet-23.
         aux_head: add the auxiliary head on the high branch after the first fusion (training only).
     """
 
-    stride: ClassVar[int] = 64
+    stride: int = 64
     first_conv: ClassVar[str] = "encoder.stem1.0"
     classifier: ClassVar[str] = "head.classifier"
     head_modules: ClassVar[tuple[str, ...]] = ("head",)
@@ -123,15 +122,14 @@ class DDRNet(SegmentationModel):
         num_classes: int = 4,
         in_chans: int = 1,
         width: int = 32,
-        spp_channels: int = 128,
-        head_channels: int = 64,
+        spp_ratio: int = 4,
         aux_head: bool = False,
     ) -> None:
         super().__init__(num_classes=num_classes, in_chans=in_chans, width=width)
-        self.encoder = DualResolutionEncoder(in_chans, width, spp_channels=spp_channels)
-        self.head = SegmentationHead(4 * width, head_channels, num_classes)
+        self.encoder = DualResolutionEncoder(in_chans, width, spp_channels=spp_ratio * width)
+        self.head = SegmentationHead(4 * width, 2 * width, num_classes)
         self.feature_info = self.encoder.feature_info
-        self.finish_init(aux_head=aux_head, aux_channels=head_channels)
+        self.finish_init(aux_head=aux_head, aux_channels=2 * width)
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
         """See `DualResolutionEncoder`."""
@@ -153,4 +151,4 @@ def ddrnet_23_slim(*, num_classes: int = 4, in_chans: int = 1, width: int = 32, 
 @register_model
 def ddrnet_23(*, num_classes: int = 4, in_chans: int = 1, width: int = 64, aux_head: bool = False) -> DDRNet:
     """DDRNet-23, 20.15 M parameters (arXiv 2101.06085, table 1)."""
-    return DDRNet(num_classes=num_classes, in_chans=in_chans, width=width, head_channels=128, aux_head=aux_head)
+    return DDRNet(num_classes=num_classes, in_chans=in_chans, width=width, spp_ratio=2, aux_head=aux_head)

@@ -5,9 +5,10 @@ TransUNet: Transformers Make Strong Encoders for Medical Image Segmentation (Che
 Vision Transformer on its 1/16 map, and a cascaded upsampler with skips.
 
 Size-matched: Table I of the DDR-SAPC-U paper gives 20.07 M parameters and 62.19 G for its TransUNet,
-a fifth of the published network, and no widths. Here the encoder and the upsampler are the published
-ones, but for 20 channels instead of 16 in the last step; the transformer has ViT-Tiny's width (192
-channels, 3 heads) and 7 blocks. Both figures are met within 1 %.
+a fifth of the published network, and no widths. Here the encoder and the upsampler have the published
+widths, but for 20 channels instead of 16 in the last step; the transformer has ViT-Tiny's width (192
+channels, 3 heads) and 7 blocks. Both figures are met within 1 %. Beyond that, the pooling is padded
+instead of filled up with zeros, and position embeddings are resized to the input.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ddrsapc.layers import Stage, conv_bn_relu
-from ddrsapc.models.base import FeatureInfo, SegmentationModel
+from ddrsapc.models.base import FeatureInfo, SegmentationModel, check_positive
 from ddrsapc.registry import register_model
 
 __all__ = ["TransUNet", "transunet"]
@@ -40,9 +41,11 @@ class StdConv2d(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
-def _conv_norm(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
+def _conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, groups: int = 32
+) -> nn.Sequential:
     conv = StdConv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
-    return nn.Sequential(conv, nn.GroupNorm(math.gcd(32, out_channels), out_channels, eps=1e-6))
+    return nn.Sequential(conv, nn.GroupNorm(math.gcd(groups, out_channels), out_channels, eps=1e-6))
 
 
 class ResidualUnit(nn.Module):
@@ -55,7 +58,8 @@ class ResidualUnit(nn.Module):
         self.conv2 = _conv_norm(channels, channels, 3, stride)
         self.conv3 = _conv_norm(channels, out_channels, 1)
         changes_shape = stride != 1 or in_channels != out_channels
-        self.downsample = _conv_norm(in_channels, out_channels, 1, stride) if changes_shape else nn.Identity()
+        projection = _conv_norm(in_channels, out_channels, 1, stride, groups=out_channels)
+        self.downsample = projection if changes_shape else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual of 1x1, 3x3 and 1x1 convolutions."""
@@ -159,7 +163,7 @@ class TransUNet(SegmentationModel):
         aux_head: add an auxiliary head on the transformer's output (training only).
     """
 
-    stride: ClassVar[int] = 16
+    stride: int = 16
     first_conv: ClassVar[str] = "root.0"
     classifier: ClassVar[str] = "head"
     head_modules: ClassVar[tuple[str, ...]] = ("bridge", "up_blocks", "head")
@@ -175,6 +179,7 @@ class TransUNet(SegmentationModel):
         aux_head: bool = False,
     ) -> None:
         super().__init__(num_classes=num_classes, in_chans=in_chans, width=width)
+        check_positive("depth", depth)
         w = 2 * width
         hidden = 6 * width
         last = max(1, 5 * width // 8)
@@ -188,7 +193,7 @@ class TransUNet(SegmentationModel):
         self.up_blocks = nn.ModuleList(
             [UpBlock(8 * w, 4 * w, 8 * w), UpBlock(4 * w, 2 * w, 4 * w), UpBlock(2 * w, w, w), UpBlock(w, last)]
         )
-        self.head = nn.Conv2d(last, num_classes, 1)
+        self.head = nn.Conv2d(last, num_classes, 3, padding=1)
         self.feature_info = (
             FeatureInfo("root", w, 2),
             FeatureInfo("block1", 4 * w, 4),

@@ -41,7 +41,7 @@ class UNetPlusPlus(SegmentationModel):
         aux_head: add an auxiliary head on the lowest level (training only).
     """
 
-    stride: ClassVar[int] = 16
+    stride: int = 16
     first_conv: ClassVar[str] = "encoders.0.0.0"
     classifier: ClassVar[str] = "head"
     head_modules: ClassVar[tuple[str, ...]] = ("nodes", "head")

@@ -44,6 +44,13 @@ def test_a_finished_resnet_keeps_its_output_and_learns_on(load):
     assert silent.grad.abs().sum() > 0
 
 
+def test_a_finished_resnet_keeps_its_precision(load):
+    example = load("parallel_block_in_resnet")
+    model = example.ResNet(BasicBlock, width=8).double().eval()
+    example.use_parallel_blocks(model, BasicBlock)
+    assert model(torch.randn(1, 1, 64, 64, dtype=torch.float64)).dtype == torch.float64
+
+
 def test_dual_attention_between_the_branches_of_another_network(load):
     example = load("dual_attention_between_branches")
     model = example.TwoPathNet(num_classes=3)

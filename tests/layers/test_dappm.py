@@ -34,3 +34,10 @@ def test_training_batch_of_one():
     module.train()
     module.scales[-1][1].eval()  # a frozen norm can take it
     module(x)
+    module.scales[-1][1].track_running_stats = False  # unless it normalises by the batch all the same
+    module.scales[-1][1].running_mean = module.scales[-1][1].running_var = None
+    with pytest.raises(ValueError, match="batch of 1 cannot pass DAPPM"):
+        module(x)
+    module.train()
+    module.scales[-1][1] = torch.nn.GroupNorm(2, 4)
+    module(x)

@@ -23,11 +23,12 @@ def test_ablations_swap_exactly_what_they_name(name):
     assert count(no_dam, ParallelBasicBlock) == 12
 
 
-def test_without_pbb_and_dam_ddr_sapc_is_ddrnet_23_slim():
+@pytest.mark.parametrize("size", [64, 100, 128, 192])
+def test_without_pbb_and_dam_ddr_sapc_is_ddrnet_23_slim(size):
     plain = ddrsapc.create_model("ddr_sapc", pbb=False, dam=False).eval()
     ddrnet = ddrsapc.create_model("ddrnet_23_slim").eval()
     ddrnet.load_state_dict(plain.state_dict())
-    x = torch.randn(1, 1, 128, 128)
+    x = torch.randn(1, 1, size, size)
     assert torch.equal(plain(x), ddrnet(x))
 
 

@@ -8,6 +8,15 @@ import ddrsapc
 from ddrsapc.profile import count_parameters
 
 
+def test_all_widths_scale():
+    with torch.device("meta"):
+        for name, width in (("ddrnet_23_slim", 32), ("ddrnet_23", 64)):
+            full, half = (ddrsapc.create_model(name, width=w, num_classes=width // w) for w in (width, width // 2))
+            for (key, a), b in zip(full.named_parameters(), half.named_parameters(), strict=True):
+                if not key.startswith("head.classifier"):
+                    assert a.shape[0] == 2 * b[1].shape[0], key
+
+
 def test_dappm_and_heads_of_the_two_sizes():
     with torch.device("meta"):
         slim, full = ddrsapc.create_model("ddrnet_23_slim"), ddrsapc.create_model("ddrnet_23")
