@@ -44,7 +44,7 @@ def test_loose_signatures_are_refused(clean_registry):
         with pytest.raises(TypeError, match="keyword-only"):
             ddrsapc.register_model(function)
     with pytest.raises(ValueError, match="function with a name"):
-        ddrsapc.register_model(lambda *, num_classes=4, in_chans=1: torch.nn.Identity())
+        ddrsapc.register_model(lambda *, num_classes=4, in_chans=1: torch.nn.Conv2d(in_chans, num_classes, 1))
     with pytest.raises(TypeError, match="in_chans"):
         ddrsapc.register_model(without_channels)
     assert not ddrsapc.is_model("with_kwargs")
