@@ -1,6 +1,6 @@
 """Real-time segmentation of coronary artery calcification in cardiac CT."""
 
-from ddrsapc import checkpoint, layers, losses, models, profile
+from ddrsapc import checkpoint, layers, losses, metrics, models, profile
 from ddrsapc.factory import create_model, list_models
 from ddrsapc.registry import is_model, model_entrypoint, register_model
 
@@ -14,6 +14,7 @@ __all__ = [
     "layers",
     "list_models",
     "losses",
+    "metrics",
     "model_entrypoint",
     "models",
     "profile",
