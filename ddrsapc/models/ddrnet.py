@@ -38,7 +38,7 @@ class DualResolutionEncoder(nn.Module):
         in_chans: channels of the input.
         width: channels of the stem, w below.
         spp_channels: channels of each DAPPM branch.
-        stem_stride: stride of the first convolution; r below is 4 times it.
+        stem_stride: stride of the first convolution: 2 in DDRNet, 1 in DDR-SAPC-U.
         block: the residual block of layers 1 to 4.
         fusion: the exchange between the branches, built as `fusion(high_channels, low_channels, ratio)`.
     """
@@ -72,12 +72,12 @@ class DualResolutionEncoder(nn.Module):
         self.layer5_ = Bottleneck(2 * w, 2 * w)
         self.spp = DAPPM(16 * w, spp_channels, 4 * w)
 
-        first, r = stem_stride, 4 * stem_stride
+        s = stem_stride
         self.feature_info = (
-            FeatureInfo("stem1", w, first),
-            FeatureInfo("layer1", w, 2 * first),
-            FeatureInfo("fusion3", 2 * w, r),
-            FeatureInfo("spp", 4 * w, r),
+            FeatureInfo("stem1", w, s),
+            FeatureInfo("layer1", w, 2 * s),
+            FeatureInfo("fusion3", 2 * w, 4 * s),
+            FeatureInfo("spp", 4 * w, 4 * s),
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -286,20 +286,12 @@ def test_gradient_checkpointing_compiles_and_gives_the_same_gradients(name):
     checkpointed = copy.deepcopy(plain)
     checkpointed.set_grad_checkpointing()
     x = torch.randn(4, 1, 128, 128)
-    plain(x).square().mean().backward()
-    torch.compile(checkpointed, backend="aot_eager", fullgraph=True)(x).square().mean().backward()
+    for model in (plain, checkpointed):
+        torch.compile(model, backend="aot_eager", fullgraph=True)(x).square().mean().backward()
     for (key, a), b in zip(plain.named_parameters(), checkpointed.named_parameters(), strict=True):
         torch.testing.assert_close(a.grad, b[1].grad, rtol=1e-3, atol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
     for (key, a), b in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
         torch.testing.assert_close(a, b, msg=lambda m, key=key: f"{key}: {m}")
-
-
-@pytest.mark.slow
-def test_compiles_with_inductor(name):
-    torch.compiler.reset()
-    model = randomised(name)
-    x = torch.randn(1, 1, 64, 64)
-    torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x), rtol=1e-3, atol=1e-3)
 
 
 def test_exports_with_dynamic_batch_and_size(name):

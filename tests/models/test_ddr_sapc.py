@@ -83,3 +83,12 @@ def test_resolutions_of_the_specification():
     model(torch.randn(1, 1, 256, 256))
     high, low = {"layer2": 4, "layer4_": 4, "layer5_": 4}, {"layer3": 8, "layer4": 16, "layer5": 32, "spp": 32}
     assert sizes == {"stem1": 1, "stem2": 2, **high, **low}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # Inductor's own use
+def test_compiles_with_inductor():
+    torch.compiler.reset()
+    model = ddrsapc.create_model("ddr_sapc_u", width=4).eval()
+    x = torch.randn(1, 1, 64, 64)
+    torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x), rtol=1e-3, atol=1e-3)
