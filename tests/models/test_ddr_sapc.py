@@ -91,4 +91,6 @@ def test_compiles_with_inductor():
     torch.compiler.reset()
     model = ddrsapc.create_model("ddr_sapc_u", width=4).eval()
     x = torch.randn(1, 1, 64, 64)
-    torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x), rtol=1e-3, atol=1e-3)
+    expected = model(x)
+    error = torch.compile(model, fullgraph=True)(x) - expected
+    assert error.norm() < 1e-3 * expected.norm()
