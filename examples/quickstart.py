@@ -31,7 +31,8 @@ try:
     from PIL import Image, ImageDraw, ImageFont
     from pydicom.data import get_testdata_file
 except ImportError as error:
-    sys.exit(f'error: {error.name} is missing; install the extra with: pip install "ddrsapc[ct]"')
+    print(f'error: {error.name} is missing; install the extra with: pip install "ddrsapc[ct]"', file=sys.stderr)
+    raise SystemExit(2) from None
 
 COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 0)], dtype=np.uint8)  # as in the paper
 WINDOW = (-160, 840)  # HU shown
