@@ -13,6 +13,7 @@ from ddrsapc.layers.head import SegmentationHead
 from ddrsapc.layers.init import init_classifier, init_weights
 from ddrsapc.layers.resize import pad_to_multiple, resize
 from ddrsapc.layers.stage import Stage
+from ddrsapc.models.input_config import InputConfig
 
 MIN_SIZE = 32
 _AUTOCAST_TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -58,6 +59,8 @@ class SegmentationModel(nn.Module, ABC):
     """Index of the feature map that the auxiliary head reads."""
 
     feature_info: tuple[FeatureInfo, ...]
+    input_config: InputConfig = InputConfig()
+    """How HU become the network's input; weights bring their own."""
 
     def __init__(self, *, num_classes: int, in_chans: int, width: int) -> None:
         super().__init__()
