@@ -1,0 +1,100 @@
+"""Training, validation and test cases, with no patient in two of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ddrsapc.data.folder import Case, FolderReport, check_folder, patient_of
+from ddrsapc.data.readers import READERS, DataError, Readers
+
+__all__ = ["Splits", "load_splits", "split_by_patient"]
+
+
+class Splits(NamedTuple):
+    """Cases to train on, to choose the best checkpoint by, and to report."""
+
+    train: tuple[Case, ...]
+    val: tuple[Case, ...]
+    test: tuple[Case, ...]
+
+
+def split_by_patient(
+    cases: Sequence[Case], fractions: tuple[float, float, float] = (0.7, 0.15, 0.15), *, seed: int = 0
+) -> Splits:
+    """Split cases so that no patient is in two splits.
+
+    The order of the patients is a hash of seed and name: it does not depend on the files' order, and new
+    patients move few of the old ones.
+
+    Args:
+        cases: of all patients.
+        fractions: of the patients, for train, val and test; a split gets at least one unless its fraction is 0.
+        seed: of the hash.
+
+    Raises:
+        DataError: if there are fewer patients than splits.
+        ValueError: if the fractions are negative or do not sum to 1.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"fractions must be at least 0 and sum to 1, got {fractions}")
+    patients = sorted(
+        {case.patient for case in cases}, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    )
+    wanted = sum(fraction > 0 for fraction in fractions)
+    if len(patients) < wanted:
+        raise DataError(
+            f"{len(patients)} patient(s) ({', '.join(patients[:3])}) cannot be split in {wanted}; patients are told "
+            "by the folder below images/ or the file name without its last number: say how with `patient`, or make "
+            "the folders train, val and test yourself"
+        )
+    val, test = (max(1, round(fraction * len(patients))) if fraction else 0 for fraction in fractions[1:])
+    if fractions[0]:  # few patients: training has the first claim
+        while len(patients) - val - test < 1:
+            val, test = (val - 1, test) if val > test else (val, test - 1)
+    cuts = {name: 1 if i < val else 2 if i < val + test else 0 for i, name in enumerate(patients)}
+    return Splits(*(tuple(case for case in cases if cuts[case.patient] == split) for split in range(3)))
+
+
+def load_splits(
+    folder: Path,
+    *,
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    num_classes: int = 4,
+    patient: Callable[[str], str] = patient_of,
+    readers: Readers = READERS,
+) -> tuple[Splits, tuple[FolderReport, ...]]:
+    """Check a data folder and split it: by its folders `train`, `val` and `test` where it has them, else by patient.
+
+    Returns:
+        The splits, and the reports of the folders that were read.
+
+    Raises:
+        DataError: for any problem with a file (all are listed), an empty split, or a patient in two splits.
+    """
+
+    def checked(path: Path) -> FolderReport:
+        return check_folder(path, num_classes=num_classes, patient=patient, readers=readers)
+
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; expected one with images/ and labels/ inside")
+    parts = [folder / split for split in Splits._fields if (folder / split).is_dir()]
+    reports = tuple(checked(part) for part in parts or [folder])
+    problems = tuple(problem for report in reports for problem in report.problems)
+    FolderReport(folder, tuple(case for report in reports for case in report.cases), problems).raise_for_problems()
+    if not parts:
+        return split_by_patient(reports[0].cases, fractions, seed=seed), reports
+    by_name = {report.folder.name: report.cases for report in reports}
+    splits = Splits(*(by_name.get(split, ()) for split in Splits._fields))
+    for split in ("train", "val"):
+        if not getattr(splits, split):
+            raise DataError(f"{folder / split} has no pairs; expected files in its images/ and labels/")
+    patients = [{case.patient for case in cases} for cases in splits]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        if both := patients[first] & patients[second]:
+            names = f"{Splits._fields[first]} and {Splits._fields[second]}"
+            raise DataError(f"{folder}: patients in both {names}: {', '.join(sorted(both))}; keep each in one split")
+    return splits, reports
