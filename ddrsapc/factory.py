@@ -120,7 +120,9 @@ def create_model(
         model_args["num_classes"] = num_classes
     if in_chans is not None:
         model_args["in_chans"] = in_chans
-    return entrypoint(**model_args)
+    model = entrypoint(**model_args)
+    model.architecture, model.model_args = parsed.architecture, model_args
+    return model
 
 
 def list_models(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -59,6 +61,10 @@ class SegmentationModel(nn.Module, ABC):
     """Index of the feature map that the auxiliary head reads."""
 
     feature_info: tuple[FeatureInfo, ...]
+    architecture: str = ""
+    """The name it is registered by; empty if it was not built by `create_model`."""
+    model_args: Mapping[str, Any] = MappingProxyType({})
+    """The keywords that `create_model` built it with."""
     input_config: InputConfig = InputConfig()
     """How HU become the network's input; weights bring their own."""
 
