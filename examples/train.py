@@ -112,10 +112,11 @@ def run(arguments: argparse.Namespace, config: TrainConfig) -> None:
         ohem = OhemCrossEntropyLoss()
         result = fit(
             build(arguments),
-            *(data.SliceDataset(cases, readers=readers) for cases in splits[:2]),
+            data.SliceDataset(splits.train, readers=readers),
+            data.SliceDataset(splits.val, readers=readers),
             arguments.output,
             config=config,
-            criterion=ohem if arguments.loss == "ohem" else WeightedSumLoss(((ohem, 1.0), (DiceLoss(), 1.0))),
+            criterion=ohem if arguments.loss == "ohem" else WeightedSumLoss([(ohem, 1.0), (DiceLoss(), 1.0)]),
             augmentation=data.Augmentation(crop=arguments.crop) if arguments.augment else None,
             device=device,
             resume=arguments.resume,

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddrsapc.losses import OhemCrossEntropyLoss
+from ddrsapc.losses import AuxiliaryLoss, DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import SegmentationOutput
 
 
@@ -182,7 +182,7 @@ def test_bad_input_is_named():
         OhemCrossEntropyLoss(weight=[1, 1, 1])(logits, target)
     with pytest.raises(TypeError, match=r"floating-point logits"):
         criterion(logits.long(), target)
-    with pytest.raises(TypeError, match=r"got SegmentationOutput.*output.aux"):
+    with pytest.raises(TypeError, match=r"got SegmentationOutput.*AuxiliaryLoss"):
         criterion(SegmentationOutput(logits, logits), target)
     with pytest.raises(TypeError, match="target as a tensor, got ndarray"):
         criterion(logits, target.numpy())
@@ -194,3 +194,100 @@ def test_bad_input_is_named():
         target[0, 0, 0] = wrong
         with pytest.raises(ValueError, match=rf"labels \[{wrong}\] are outside the 4 classes 0 to 3"):
             criterion(logits, target)
+
+
+def dice_by_definition(logits, target, *, include_background):
+    """Class by class and pixel by pixel, in float64."""
+    probability = logits.double().softmax(1).movedim(1, -1).reshape(-1, logits.shape[1])
+    labels = target.flatten()
+    probability, labels = probability[labels != 255], labels[labels != 255]
+    scores = []
+    for c in range(0 if include_background else 1, logits.shape[1]):
+        truth = (labels == c).double()
+        if truth.sum() > 0:
+            scores.append(2 * (probability[:, c] * truth).sum() / (probability[:, c].sum() + truth.sum()))
+    return 1 - torch.stack(scores).mean()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_dice_equals_the_definition(seed):
+    torch.manual_seed(seed)
+    classes = 2 + seed % 4
+    logits = torch.randn(2, classes, 9, 11) * (1 + seed)
+    target = torch.randint(0, max(2, classes - seed % 2), (2, 9, 11))  # the last class is sometimes absent
+    target[torch.rand(target.shape) < 0.1 * (seed % 3)] = 255
+    background = seed % 3 == 0
+    loss = DiceLoss(include_background=background)(logits, target)
+    torch.testing.assert_close(loss.double(), dice_by_definition(logits, target, include_background=background))
+
+
+def test_dice_by_hand():
+    logits, target = one_row(0.9, 0.6, 0.2)
+    target[..., 1:] = 1  # true class 1 with probabilities 0.4 and 0.8; pixel 0 has 0.1 of it
+    expected = 1 - 2 * (0.4 + 0.8) / (0.1 + 0.4 + 0.8 + 2)
+    assert DiceLoss()(logits, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_dice_of_right_and_wrong_predictions():
+    target = torch.randint(0, 4, (2, 8, 8))
+    right = torch.nn.functional.one_hot(target, 4).movedim(-1, 1).float() * 100
+    assert DiceLoss()(right, target).item() == pytest.approx(0, abs=1e-6)
+    assert DiceLoss()(right.roll(1, 1), target).item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_dice_without_a_class_to_count_is_zero_with_zero_gradients(value):
+    logits = torch.randn(1, 4, 8, 8, requires_grad=True)
+    loss = DiceLoss()(logits, torch.full((1, 8, 8), value))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+def test_dice_ignores_pixels_whatever_is_there():
+    logits, target = torch.randn(1, 4, 8, 8), torch.randint(0, 4, (1, 8, 8))
+    target[:, :4] = 255
+    changed = logits.clone()
+    changed[:, :, :4] = torch.randn(1, 4, 4, 8) * 50
+    assert torch.equal(DiceLoss()(logits, target), DiceLoss()(changed, target))
+
+
+def test_dice_gradient():
+    target = torch.randint(0, 4, (1, 3, 4))
+    target[0, 0, 0] = 255
+    logits = torch.randn(1, 4, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: DiceLoss()(x, target), (logits,))
+
+
+def test_dice_shows_nan_takes_half_precision_and_never_waits():
+    logits, target = torch.randn(1, 4, 8, 8), torch.randint(0, 4, (1, 8, 8))
+    assert DiceLoss()(logits.half(), target).dtype == torch.float32
+    torch.testing.assert_close(DiceLoss()(logits.bfloat16(), target), DiceLoss()(logits, target), rtol=1e-2, atol=1e-2)
+    assert DiceLoss()(logits.to("meta"), target.to("meta")).shape == ()  # reading a value of a meta tensor raises
+    logits[0, 0, 3, 3] = torch.nan
+    assert DiceLoss()(logits, target).isnan()
+
+
+def test_weighted_sum():
+    logits, target = torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 8, 8))
+    ohem, dice = OhemCrossEntropyLoss(), DiceLoss()
+    criterion = WeightedSumLoss([(ohem, 1.0), (dice, 0.5)])
+    torch.testing.assert_close(criterion(logits, target), ohem(logits, target) + 0.5 * dice(logits, target))
+    assert "weights=(1.0, 0.5)" in repr(criterion)
+    weighted = WeightedSumLoss([(OhemCrossEntropyLoss(weight=[1, 1, 1, 1]), 1.0)])
+    assert "losses.0.weight" in weighted.state_dict()  # moves with .to(device)
+    for bad in ([], [(ohem, -1.0)], [(ohem, math.nan)]):
+        with pytest.raises(ValueError, match="expected pairs of a loss and a finite weight"):
+            WeightedSumLoss(bad)
+
+
+def test_auxiliary_logits_weigh_four_tenths():
+    logits, aux, target = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 8, 8))
+    ohem = OhemCrossEntropyLoss()
+    criterion = AuxiliaryLoss(ohem)
+    expected = ohem(logits, target) + 0.4 * ohem(aux, target)
+    torch.testing.assert_close(criterion(SegmentationOutput(logits, aux), target), expected)
+    assert torch.equal(criterion(logits, target), ohem(logits, target))
+    assert AuxiliaryLoss(ohem, 0.0)(SegmentationOutput(logits, aux), target) == ohem(logits, target)
+    with pytest.raises(ValueError, match="aux_weight must be a finite number"):
+        AuxiliaryLoss(ohem, -0.4)
