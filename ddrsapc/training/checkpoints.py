@@ -142,7 +142,12 @@ def weights_bytes(model: SegmentationModel, **metadata: Any) -> bytes:
         "input": asdict(model.input_config),
     }
     header = {"format": "pt"} | {key: json.dumps(value) for key, value in (notes | metadata).items()}
-    return save_safetensors(tensors, header)
+    data = save_safetensors(tensors, header)
+    # the library writes the notes in random order: sorted, equal weights are equal bytes
+    end = 8 + int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load_trained(path: str | os.PathLike[str]) -> SegmentationModel:
@@ -164,10 +169,10 @@ def load_trained(path: str | os.PathLike[str]) -> SegmentationModel:
         raise CheckpointError(f"{path} holds no trained network of ddrsapc ({error})") from error
     if not architecture:
         raise CheckpointError(f"{path} does not name its network: it was not built by create_model; load it by hand")
-    model = create_model(architecture, **model_args)
     try:
+        model = create_model(architecture, **model_args)
         model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not fit {architecture} ({error})") from error
     model.input_config = input_config
     return model.eval()

@@ -40,9 +40,7 @@ class TrainConfig:
     clip_norm: float | None = _field(None, "largest norm of the gradient")
     aux_weight: float = _field(0.4, "weight of the auxiliary head's loss")
     ema_decay: float | None = _field(None, "evaluate and keep an average of the weights, decaying so per step (0.999)")
-    bn_batches: int = _field(
-        0, "before evaluating, re-estimate batch norm on so many batches of whole images; of use with small crops"
-    )
+    bn_batches: int = _field(0, "re-estimate batch norm on so many training batches before evaluating")
     sync_bn: bool = _field(False, "batch statistics over all GPUs")
     drop_last: bool = _field(True, "leave out the images that do not fill an epoch's last batch")
     seed: int = _field(0, "of order, augmentation and dropout")

@@ -22,7 +22,7 @@ from ddrsapc.training.checkpoints import CheckpointError, Checkpoints, state_byt
 from ddrsapc.training.config import TrainConfig
 from ddrsapc.training.distributed import broadcast_buffers, gather, rank_and_world_size, unwrap
 from ddrsapc.training.loop import BatchPreparation, Evaluation, NonFiniteError, TrainStats, evaluate, train_one_epoch
-from ddrsapc.training.optim import build_optimizer, build_scaler, build_scheduler
+from ddrsapc.training.optim import build_optimizer, build_scaler, build_scheduler, lr_factor
 from ddrsapc.training.report import Progress, draw_curves, epoch_line, epoch_record, write_log
 
 __all__ = ["Run"]
@@ -64,8 +64,14 @@ class Run:
         self.val_loader = make_loader(val_data, val_batches, workers=config.workers, pin=pin)
         self.bn_loader = make_loader(train_data, _spread(size, config.batch_size, config.bn_batches), pin=pin)
         self.steps_per_epoch = math.ceil(self.batches.batches_per_epoch / config.accumulate)
-        self.facts = {"train_images": size, "val_images": val_size, "processes": self.world_size,
-                      "augmentation": augmentation and asdict(augmentation), "criterion": repr(criterion)}  # fmt: skip
+        self.facts = {
+            "network": f"{model.architecture or type(model).__name__} {dict(model.model_args)}",
+            "train_images": size,
+            "val_images": val_size,
+            "processes": self.world_size,
+            "augmentation": augmentation and asdict(augmentation),
+            "criterion": repr(criterion),
+        }
 
         self.model = model.to(device)
         if config.channels_last:
@@ -108,7 +114,8 @@ class Run:
         """The rest of the current epoch, evaluation and checkpoint."""
         self.batches.epoch = self.epoch
         self.batches.start = (self.step - self.epoch * self.steps_per_epoch) * self.config.accumulate
-        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        first_step, total_steps = self.epoch * self.steps_per_epoch, self.config.epochs * self.steps_per_epoch
+        lr = self.config.lr * lr_factor(first_step, self.config, total_steps)
         try:
             train_one_epoch(
                 self.trained,
@@ -150,7 +157,7 @@ class Run:
         network = self.model if self.ema is None else self.ema.module
         if self.config.bn_batches:
             with torch.no_grad():
-                update_bn((self.prepare_val(batch)[0] for batch in self.bn_loader), network)
+                update_bn((self.prepare_train(batch)[0] for batch in self.bn_loader), network)
         broadcast_buffers(network)
         evaluation = evaluate(
             network, self.val_loader, self.prepare_val, criterion=self.criterion, autocast=self.autocast

@@ -1,0 +1,266 @@
+"""Two processes with gloo, as two machines without GPUs would have them."""
+
+import copy
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from ddrsapc.data import Augmentation, EpochBatches, make_loader, shard_batches
+from ddrsapc.losses import OhemCrossEntropyLoss
+from ddrsapc.models import InputConfig
+from ddrsapc.training import BatchPreparation, TrainConfig, evaluate, fit, load_trained, train_one_epoch
+from ddrsapc.training.distributed import broadcast_buffers, gather, process_group, rank_and_world_size, unwrap
+from tests.training.small import small_network, squares
+
+PREPARE = BatchPreparation(InputConfig(), torch.device("cpu"))
+pytestmark = pytest.mark.slow
+
+
+def two_processes(function, folder):
+    """Runs function(rank, folder) on both; an assertion that fails there fails here."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.test_distributed"])
+    processes = [context.Process(target=joined, args=(function, rank, folder)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def joined(function, rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    function(rank, folder)
+    dist.destroy_process_group()
+
+
+def steps(rank, folder):
+    data = squares(16)
+    network = small_network()
+    parallel = DistributedDataParallel(network)
+    alone = copy.deepcopy(network)  # this rank's gradient without the other
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    batches = EpochBatches(16, 2, seed=0, rank=rank, world_size=2)
+    loader = make_loader(data, batches)
+    expected = []
+    for batch in loader:  # gradients at the first step's weights
+        alone.zero_grad()
+        x, labels = PREPARE(batch)
+        OhemCrossEntropyLoss()(alone.train()(x), labels).backward()
+        expected.append([parameter.grad.clone() for parameter in alone.parameters()])
+        break
+    for gradient in expected[0]:
+        dist.all_reduce(gradient)
+    seen = []
+    optimizer.register_step_pre_hook(
+        lambda *_: seen.append([parameter.grad.clone() for parameter in network.parameters()])
+    )
+    count = []
+
+    def identical(_):
+        count.append(1)
+        for parameter in network.parameters():
+            other = parameter.detach().clone()
+            dist.broadcast(other, 0)
+            assert torch.equal(parameter, other)
+
+    train_one_epoch(parallel, loader, OhemCrossEntropyLoss(), optimizer, PREPARE, on_step=identical)
+    assert len(count) == 4
+    for ours, theirs in zip(seen[0], expected[0], strict=True):
+        torch.testing.assert_close(ours, theirs / 2, rtol=1e-5, atol=1e-7)
+
+
+def accumulated(rank, folder):
+    """Gradients of two batches on two processes are those of all four batches' mean."""
+    data = squares(16)
+    network = small_network().eval()  # batch statistics would differ between groupings
+    network.train = lambda mode=True: network
+    parallel = DistributedDataParallel(network)
+    whole = copy.deepcopy(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in network.parameters()))
+    loader = make_loader(data, EpochBatches(16, 4, seed=0, rank=rank, world_size=2))
+
+    class CrossEntropy(torch.nn.Module):
+        def forward(self, logits, labels):
+            return F.cross_entropy(logits, labels.long())
+
+    train_one_epoch(parallel, loader, CrossEntropy(), optimizer, PREPARE, accumulate=2)
+    hu, labels = data.tensors
+    F.cross_entropy(whole(InputConfig().normalize(hu)[:, None]), labels.long()).backward()
+    for ours, theirs in zip(seen, whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def evaluation(rank, folder):
+    data = squares(7, seed=1)  # an odd count: nothing may be evaluated twice to even it out
+    network = small_network()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.fill_(rank)  # statistics differ, until the first process's are given to all
+    broadcast_buffers(network)
+    ours = evaluate(
+        DistributedDataParallel(network),
+        make_loader(data, shard_batches(7, 2, rank=rank, world_size=2)),
+        PREPARE,
+        criterion=OhemCrossEntropyLoss(),
+    )
+    assert ours.images == 7
+    whole = make_loader(data, shard_batches(7, 7))
+    predictions = []
+    reference = small_network()
+    for module in reference.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.fill_(0)
+    with torch.no_grad():
+        for batch in whole:
+            x, _ = PREPARE(batch)
+            predictions.append(reference.eval()(x).argmax(1))
+    confusion = torch.zeros(4, 4, dtype=torch.int64)
+    for true, predicted in zip(data.tensors[1].flatten(), torch.cat(predictions).flatten(), strict=True):
+        confusion[true.long(), predicted] += 1
+    assert torch.equal(ours.confusion.counts, confusion)
+    assert gather(ours.scores.mean_iou)[0] == gather(ours.scores.mean_iou)[1]
+
+
+def few(rank, folder):
+    """One image for two processes: the second has nothing to evaluate and must not be waited for."""
+    loader = make_loader(squares(1), shard_batches(1, 2, rank=rank, world_size=2))
+    assert evaluate(DistributedDataParallel(small_network()), loader, PREPARE).images == 1
+
+
+FIT = TrainConfig(epochs=2, batch_size=2, accumulate=2, lr=0.05, ema_decay=0.5, bn_batches=1, checkpoint_steps=1)
+
+
+def whole_run(rank, folder):
+    options = {"config": FIT, "augmentation": Augmentation(crop=32), "device": "cpu"}
+    result = fit(small_network(), squares(16), squares(5, seed=1), folder / "whole", **options)
+    assert len({str(history) for history in gather([record["val_iou"] for record in result.history])}) == 1
+
+    class StopError(Exception):
+        pass
+
+    calls = []
+
+    class Stopping(OhemCrossEntropyLoss):
+        def forward(self, logits, labels):
+            calls.append(1)
+            if len(calls) == 9:  # on both, in the second epoch
+                raise StopError
+            return super().forward(logits, labels)
+
+        def __repr__(self):
+            return repr(OhemCrossEntropyLoss())
+
+    arguments = (squares(16), squares(5, seed=1), folder / "stopped")
+    with pytest.raises(StopError):
+        fit(small_network(), *arguments, **options, criterion=Stopping())
+    dist.barrier()
+    fit(small_network(), *arguments, **options, resume=True)
+    if rank == 0:
+        for name in ("best", "last"):
+            ours, theirs = ((folder / run / f"{name}.safetensors").read_bytes() for run in ("whole", "stopped"))
+            assert ours == theirs
+        assert json.loads((folder / "whole" / "config.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize("function", [steps, accumulated, evaluation, few, whole_run], ids=lambda f: f.__name__)
+def test_two_processes(function, tmp_path):
+    two_processes(function, tmp_path)
+
+
+def test_one_process_needs_no_group(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with process_group("cpu") as device:
+        assert device == torch.device("cpu")
+        assert rank_and_world_size() == (0, 1)
+        assert gather("alone") == ["alone"]
+        network = small_network()
+        broadcast_buffers(network)
+        assert unwrap(network) is network
+
+
+def write_data(folder):
+
+
+    for split, count, seed in (("train", 16, 0), ("val", 3, 1)):
+        for kind, tensor in zip(("images", "labels"), squares(count, seed=seed).tensors, strict=True):
+            (folder / split / kind).mkdir(parents=True)
+            for i, array in enumerate(tensor.numpy()):
+                np.save(folder / split / kind / f"{split}{i}.npy", array)
+
+
+def children_of(pid):
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                status = Path(f"/proc/{entry}/stat").read_text()
+            except OSError:
+                continue
+            if int(status.rpartition(")")[2].split()[1]) == pid:
+                found.append(int(entry))
+    return found
+
+
+def torchrun(root, data, output, epochs):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        str(root / "examples" / "train.py"), str(data), "-o", str(output), "--model", "unet", "--width", "4",
+        "--epochs", str(epochs), "--batch-size", "2", "--checkpoint-steps", "1", "--device", "cpu", "--resume",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds the processes in /proc")
+def test_a_process_that_dies_ends_the_job_and_the_next_run_resumes(root, tmp_path):
+    write_data(tmp_path / "data")
+    epochs = 25
+    job = torchrun(root, tmp_path / "data", tmp_path / "run", epochs)
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "run" / "checkpoints").glob("step-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ranks = [pid for pid in children_of(job.pid) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    out, _ = job.communicate(timeout=90)
+    assert job.returncode != 0
+    assert re.search(r"Signal 9 \(SIGKILL\)", out)
+    for pid in ranks:
+        assert not os.path.exists(f"/proc/{pid}")
+    log = (tmp_path / "run" / "log.jsonl").read_text() if (tmp_path / "run" / "log.jsonl").exists() else ""
+    assert log.count("\n") < epochs
+
+    for output in ("run", "whole"):
+        job = torchrun(root, tmp_path / "data", tmp_path / output, epochs)
+        out, _ = job.communicate(timeout=120)
+        assert job.returncode == 0, out
+        assert ("going on from" in out) == (output == "run")
+    ours, theirs = (load_trained(tmp_path / run / "last.safetensors").state_dict() for run in ("run", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_reason_of_a_failed_process_is_reported(root, tmp_path):
+    write_data(tmp_path / "data")
+    (tmp_path / "data" / "train" / "labels" / "train3.npy").write_bytes(b"")
+    job = torchrun(root, tmp_path / "data", tmp_path / "run", 1)
+    out, _ = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert "train3.npy: cannot be read" in out
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,82 @@
+"""Killed with SIGKILL at random moments, a run ends as if nothing had happened."""
+
+import multiprocessing
+import random
+import time
+
+import pytest
+import torch
+
+from ddrsapc.data import Augmentation
+from ddrsapc.training import TrainConfig, fit
+from ddrsapc.training.checkpoints import Checkpoints
+from tests.training.small import small_network, squares
+
+KILLS = 20
+CONFIG = TrainConfig(
+    epochs=12, batch_size=4, accumulate=2, lr=0.05, ema_decay=0.9, clip_norm=1.0, bn_batches=1, checkpoint_steps=2
+)
+
+
+def train(output):
+    torch.set_num_threads(1)
+    fit(
+        small_network(aux_head=True),
+        squares(48),
+        squares(6, seed=1),
+        output,
+        config=CONFIG,
+        augmentation=Augmentation(crop=32),
+        device="cpu",
+        resume=True,
+    )
+
+
+def contents(folder):
+    """The files that a finished run leaves, without what tells the time or is a picture."""
+    names = [path.relative_to(folder) for path in folder.rglob("*.safetensors")]
+    return {str(name): (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.slow
+def test_twenty_kills(tmp_path):
+    # forked from a process that has imported everything: a child begins to train at once
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.test_resume"])
+    whole = context.Process(target=train, args=(tmp_path / "whole",))
+    start = time.monotonic()
+    whole.start()
+    whole.join()
+    seconds = time.monotonic() - start
+    assert whole.exitcode == 0
+
+    dice, kills, reached = random.Random(0), 0, set()
+    output = tmp_path / "killed"
+    for _ in range(200):
+        child = context.Process(target=train, args=(output,))
+        child.start()
+        # early moments are likely, so that the run lives long enough to be killed 20 times
+        child.join(dice.expovariate(1) * seconds / 12 if kills < KILLS else None)
+        if child.is_alive():
+            child.kill()
+            child.join()
+            kills += 1
+        checkpoints = Checkpoints(output)
+        for step in checkpoints.steps():
+            weights, state = checkpoints.load(step)  # raises for a corrupt one
+            assert state["step"] == step
+            assert weights.keys() == {"model", "ema"}
+        reached.update(checkpoints.steps()[-1:])
+        if child.exitcode == 0:
+            break
+    assert kills >= KILLS
+    assert len(reached) >= 4
+    ours, theirs = contents(output), contents(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name] == theirs[name] for name in ours)
+    assert not list(output.rglob("*.part"))
+    logs = [(folder / "log.csv").read_text().splitlines() for folder in (output, tmp_path / "whole")]
+    columns = logs[0][0].split(",")
+    kept = [i for i, column in enumerate(columns) if column not in ("seconds", "eval_seconds", "images_per_second")]
+    ours, theirs = ([[line.split(",")[i] for i in kept] for line in log] for log in logs)
+    assert ours == theirs
