@@ -176,6 +176,7 @@ class WeightedSumLoss(nn.Module):
 
     Raises:
         ValueError: if there is none, or a weight is not a finite number of at least 0.
+        TypeError: if a loss is not a module.
 
     Example:
         >>> criterion = WeightedSumLoss([(OhemCrossEntropyLoss(), 1.0), (DiceLoss(), 0.5)])
@@ -185,6 +186,8 @@ class WeightedSumLoss(nn.Module):
         super().__init__()
         if not terms or not all(0 <= weight < math.inf for _, weight in terms):
             raise ValueError(f"expected pairs of a loss and a finite weight of at least 0, got {terms!r}")
+        for loss, _ in terms:
+            _check_module(loss)
         self.losses = nn.ModuleList(loss for loss, _ in terms)
         self.weights = tuple(float(weight) for _, weight in terms)
 
@@ -207,6 +210,7 @@ class AuxiliaryLoss(nn.Module):
 
     Raises:
         ValueError: if the weight is not a finite number of at least 0.
+        TypeError: if the criterion is not a module.
 
     Source:
         DDRNet: Hong et al., arXiv 2101.06085, trains with the weight 0.4.
@@ -216,6 +220,7 @@ class AuxiliaryLoss(nn.Module):
         super().__init__()
         if not 0 <= aux_weight < math.inf:
             raise ValueError(f"aux_weight must be a finite number of at least 0, got {aux_weight!r}")
+        _check_module(criterion)
         self.criterion = criterion
         self.aux_weight = aux_weight
 
@@ -235,6 +240,11 @@ class AuxiliaryLoss(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
         return f"aux_weight={self.aux_weight}"
+
+
+def _check_module(loss: nn.Module) -> None:
+    if not isinstance(loss, nn.Module):
+        raise TypeError(f"expected a loss module as OhemCrossEntropyLoss(), got {loss!r}; wrap a function in one")
 
 
 def _checked(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:

@@ -263,9 +263,30 @@ def test_dice_shows_nan_takes_half_precision_and_never_waits():
     logits, target = torch.randn(1, 4, 8, 8), torch.randint(0, 4, (1, 8, 8))
     assert DiceLoss()(logits.half(), target).dtype == torch.float32
     torch.testing.assert_close(DiceLoss()(logits.bfloat16(), target), DiceLoss()(logits, target), rtol=1e-2, atol=1e-2)
-    assert DiceLoss()(logits.to("meta"), target.to("meta")).shape == ()  # reading a value of a meta tensor raises
+    empty = logits.to("meta").requires_grad_()
+    DiceLoss()(empty, target.to("meta")).backward()  # reading a value of a meta tensor raises
+    assert empty.grad.shape == logits.shape
     logits[0, 0, 3, 3] = torch.nan
     assert DiceLoss()(logits, target).isnan()
+    assert DiceLoss()(logits, torch.zeros_like(target)).isnan()  # also where no class counts
+
+
+def test_dice_uses_its_own_ignore_index():
+    logits, target = torch.randn(1, 4, 8, 8), torch.randint(0, 4, (1, 8, 8))
+    target[:, :4] = 255
+    other = target.where(target != 255, 7)
+    assert torch.equal(DiceLoss(ignore_index=7)(logits, other), DiceLoss()(logits, target))
+    assert "ignore_index=7, include_background=False" in repr(DiceLoss(ignore_index=7))
+
+
+def test_dice_names_bad_input():
+    logits, target = torch.randn(1, 4, 8, 8), torch.randint(0, 4, (1, 8, 8))
+    with pytest.raises(ValueError, match=r"expected a target \(1, 8, 8\)"):
+        DiceLoss()(logits, target[:, :4])
+    with pytest.raises(ValueError, match=r"labels \[4\] are outside the 4 classes"):
+        DiceLoss()(logits, torch.full_like(target, 4))
+    with pytest.raises(TypeError, match=r"got SegmentationOutput.*AuxiliaryLoss"):
+        DiceLoss()(SegmentationOutput(logits, logits), target)
 
 
 def test_weighted_sum():
@@ -276,9 +297,11 @@ def test_weighted_sum():
     assert "weights=(1.0, 0.5)" in repr(criterion)
     weighted = WeightedSumLoss([(OhemCrossEntropyLoss(weight=[1, 1, 1, 1]), 1.0)])
     assert "losses.0.weight" in weighted.state_dict()  # moves with .to(device)
-    for bad in ([], [(ohem, -1.0)], [(ohem, math.nan)]):
+    for bad in ([], [(ohem, -1.0)], [(ohem, math.nan)], [(ohem, math.inf)]):
         with pytest.raises(ValueError, match="expected pairs of a loss and a finite weight"):
             WeightedSumLoss(bad)
+    with pytest.raises(TypeError, match="expected a loss module"):
+        WeightedSumLoss([(F.cross_entropy, 1.0)])
 
 
 def test_auxiliary_logits_weigh_four_tenths():
@@ -289,5 +312,8 @@ def test_auxiliary_logits_weigh_four_tenths():
     torch.testing.assert_close(criterion(SegmentationOutput(logits, aux), target), expected)
     assert torch.equal(criterion(logits, target), ohem(logits, target))
     assert AuxiliaryLoss(ohem, 0.0)(SegmentationOutput(logits, aux), target) == ohem(logits, target)
-    with pytest.raises(ValueError, match="aux_weight must be a finite number"):
-        AuxiliaryLoss(ohem, -0.4)
+    for bad in (-0.4, math.nan, math.inf):
+        with pytest.raises(ValueError, match="aux_weight must be a finite number"):
+            AuxiliaryLoss(ohem, bad)
+    with pytest.raises(TypeError, match="expected a loss module"):
+        AuxiliaryLoss(F.cross_entropy)
