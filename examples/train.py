@@ -125,7 +125,6 @@ def run(arguments: argparse.Namespace, config: TrainConfig) -> None:
         print(f"best weights: {result.best}")
 
 
-@record  # torchrun then reports the error of the process that failed first
 def main(argv: list[str] | None = None) -> int:
     """One line on stderr and 2 for input that cannot be used, 130 after Ctrl-C."""
     arguments = parse(argv)
@@ -143,4 +142,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # torchrun then reports the error of the process that failed first
+    sys.exit(record(main)() if "TORCHELASTIC_RUN_ID" in os.environ else main())

@@ -78,7 +78,9 @@ def test_types(root):
 def test_architecture_imports_point_one_way(root):
     """Layers know no networks; layers and networks know nothing of the Hub, files, training or extras."""
     forbidden = re.compile(
-        r"^\s*(?:from|import) (?:ddrsapc\.(?:hub|checkpoint|factory|losses|profile)|" + "|".join(EXTRAS) + ")"
+        r"^\s*(?:from|import) (?:ddrsapc\.(?:hub|checkpoint|factory|losses|profile|data|training|files)|"
+        + "|".join(EXTRAS)
+        + ")"
     )
     for path in [*(root / "ddrsapc/layers").glob("*.py"), *(root / "ddrsapc/models").glob("*.py")]:
         for line in path.read_text().splitlines():
