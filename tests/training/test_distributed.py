@@ -197,7 +197,6 @@ def test_one_process_needs_no_group(monkeypatch):
 
 def write_data(folder):
 
-
     for split, count, seed in (("train", 16, 0), ("val", 3, 1)):
         for kind, tensor in zip(("images", "labels"), squares(count, seed=seed).tensors, strict=True):
             (folder / split / kind).mkdir(parents=True)
