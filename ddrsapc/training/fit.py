@@ -75,6 +75,8 @@ def fit(
             raise ValueError(f"there is no {what} image; the {what} split is empty")
     config = config or TrainConfig()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     criterion = AuxiliaryLoss(criterion or OhemCrossEntropyLoss(), config.aux_weight).to(device)
     with _determinism(config.deterministic):
         run = Run(

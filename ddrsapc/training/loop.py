@@ -258,9 +258,10 @@ def evaluate(
 
 
 def _sum_over_processes(values: tuple[float, ...], device: torch.device) -> list[float]:
+    if rank_and_world_size()[1] == 1:
+        return list(values)
     sums = torch.tensor(values, dtype=torch.float64, device=device)
-    if rank_and_world_size()[1] > 1:
-        dist.all_reduce(sums)
+    dist.all_reduce(sums)
     return [float(value) for value in sums]
 
 

@@ -104,8 +104,7 @@ class Run:
             self.model.compile()
         self.trained: nn.Module = self.model
         if self.world_size > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self.trained = DistributedDataParallel(self.model, device_ids=ids)
+            self.trained = DistributedDataParallel(self.model, device_ids=[device] if device.type == "cuda" else None)
         self.progress.start(self.step)
         if last is not None:
             self.progress.say(f"going on from {self.checkpoints.path(last)}: epoch {self.epoch + 1}, step {self.step}")
@@ -156,7 +155,7 @@ class Run:
         start = time.perf_counter()
         network = self.model if self.ema is None else self.ema.module
         if self.config.bn_batches:
-            with torch.no_grad():
+            with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
                 update_bn((self.prepare_train(batch)[0] for batch in self.bn_loader), network)
         broadcast_buffers(network)
         evaluation = evaluate(

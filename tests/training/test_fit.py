@@ -1,13 +1,19 @@
 import csv
+import errno
 import json
 import math
+import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from ddrsapc.data import Augmentation
+from ddrsapc.data import Augmentation, DataError, SliceDataset, check_folder
+from ddrsapc.files import write_atomically
 from ddrsapc.training import CheckpointError, NonFiniteError, TrainConfig, fit, load_trained
 from ddrsapc.training.checkpoints import Checkpoints
 from tests.training.small import small_network, squares
@@ -185,6 +191,55 @@ def test_an_output_that_cannot_be_written_is_found_at_once(tmp_path, network, tr
     untouched = Stopping(train_data, 0)
     with pytest.raises(OSError, match="file"):
         fit(network, untouched, val_data, tmp_path / "file", device="cpu")
+
+
+def test_a_folder_without_permission_is_found_before_training(network, train_data, val_data):
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:
+            os.seteuid(65534)  # root may write everywhere
+        with pytest.raises(PermissionError, match=folder.name):
+            fit(network, Stopping(train_data, 0), val_data, folder / "run", device="cpu")
+    finally:
+        if is_root:
+            os.seteuid(0)
+    assert not list(folder.iterdir())
+    folder.rmdir()
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_keeps_its_checkpoint(tmp_path, train_data, val_data, monkeypatch):
+    config = replace(CONFIG, epochs=3)
+    room = [2]  # checkpoints that fit
+
+    def write(path, data):
+        if path.name == "state.pt":
+            room[0] -= 1
+            if room[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write_atomically(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ddrsapc.training.checkpoints.write_atomically", write)
+        with pytest.raises(OSError, match=r"No space left on device: .*state\.pt"):
+            fit(small_network(), train_data, val_data, tmp_path / "full", config=config, device="cpu")
+    assert Checkpoints(tmp_path / "full").steps() == [2, 4]
+    assert not list(tmp_path.rglob("*.part"))
+    resumed = fit(small_network(), train_data, val_data, tmp_path / "full", config=config, device="cpu", resume=True)
+    whole = fit(small_network(), train_data, val_data, tmp_path / "whole", config=config, device="cpu")
+    assert equal(weights(resumed.last), weights(whole.last))
+
+
+def test_a_file_that_breaks_during_the_run_is_named(tmp_path, val_data):
+    for kind, tensor in zip(("images", "labels"), squares(8).tensors, strict=True):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for i, array in enumerate(tensor.numpy()):
+            np.save(tmp_path / "data" / kind / f"p{i}.npy", array)
+    data = SliceDataset(check_folder(tmp_path / "data").cases)
+    (tmp_path / "data" / "images" / "p5.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"images/p5\.npy: cannot be read"):
+        fit(small_network(), data, val_data, tmp_path / "run", config=CONFIG, device="cpu")
 
 
 def test_nan_stops_with_step_files_and_learning_rate_and_the_run_goes_on_from_before(tmp_path, train_data, val_data):
