@@ -141,6 +141,7 @@ def draw_curves(path: Path, history: Sequence[Record]) -> bool:
         axes.plot(epochs, [record[key] for record in history], label=label, marker=marker, markersize=3)
     for axes, title in ((loss, "Loss"), (iou, "Mean IoU"), (rate, "Learning rate")):
         axes.set(title=title, xlabel="Epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     loss.legend()
     iou.legend()
