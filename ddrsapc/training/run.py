@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,8 @@ class Run:
 
         torch.manual_seed(config.seed + self.rank)  # dropout differs between processes
         self.generator = torch.Generator(device).manual_seed(config.seed + self.rank)
-        plain = BatchPreparation(self.model.input_config, device, config.channels_last)
-        self.prepare_val = plain
-        self.prepare_train = BatchPreparation(
-            self.model.input_config, device, config.channels_last, augmentation, self.generator
-        )
+        self.prepare_val = BatchPreparation(self.model.input_config, device, config.channels_last)
+        self.prepare_train = replace(self.prepare_val, augmentation=augmentation, generator=self.generator)
         self.progress = Progress(self.steps_per_epoch * config.epochs, quiet=self.rank > 0)
         self.checkpoints = Checkpoints(output, keep=config.keep)
         last = self._open(resume)
