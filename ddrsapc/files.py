@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import IO
 
-__all__ = ["sync_folder", "write_atomically"]
+__all__ = ["lock", "sync_folder", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -24,6 +25,25 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def lock(path: Path) -> IO[bytes]:
+    """Take a lock that the system gives back when the file is closed or the process ends, however it ends.
+
+    Raises:
+        FileExistsError: if another process has it.
+    """
+    file = path.open("ab")
+    try:
+        import fcntl  # noqa: PLC0415  # POSIX only
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise FileExistsError(f"another process is at work in {path.parent}") from error
+    except (ImportError, OSError):
+        pass  # a system or a network disk without locks
+    return file
 
 
 def sync_folder(folder: Path) -> None:

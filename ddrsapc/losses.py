@@ -86,7 +86,10 @@ class OhemCrossEntropyLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
-        return f"threshold={self.threshold}, min_kept={self.min_kept}, ignore_index={self.ignore_index}"
+        weight = None if self.weight is None else self.weight.tolist()
+        return (
+            f"threshold={self.threshold}, min_kept={self.min_kept}, ignore_index={self.ignore_index}, weight={weight}"
+        )
 
     def _kept(self, probability: Tensor, valid: Tensor) -> Tensor:
         """Mask of the valid pixels strictly below the cut."""

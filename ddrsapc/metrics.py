@@ -114,7 +114,7 @@ class ConfusionMatrix:
 
     def scores(self) -> SegmentationScores:
         """The scores of everything counted so far."""
-        counts = self.counts.double().cpu()
+        counts = self.counts.cpu().double()  # MPS has no float64
         hits, predicted, true = counts.diagonal(), counts.sum(0), counts.sum(1)
         return SegmentationScores(
             iou=hits / (predicted + true - hits),

@@ -43,11 +43,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("-o", "--output", type=Path, required=True, help="folder for weights, checkpoints, log and curves")
     add("--resume", action="store_true", help="go on from the last checkpoint in the output folder, if there is one")
     add("--device", help="cpu, cuda, ... (a GPU where there is one)")
-    add("--model", default="ddr_sapc_u", help=f"{', '.join(ddrsapc.list_models())} (%(default)s)")
+    add("--model", help=f"{', '.join(ddrsapc.list_models())} (ddr_sapc_u)")
     add("--width", type=int, help="channels of the network's first layer (the network's own)")
     add("--aux-head", action="store_true", help="add an auxiliary head in training")
     add("--init", type=Path, help="weights to begin with: best.safetensors of an earlier run")
-    add("--num-classes", type=int, default=4, help="background included (%(default)s)")
+    add("--num-classes", type=int, help="background included (4, or those of --init)")
     add(
         "--fractions",
         type=float,
@@ -76,6 +76,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.crop and not arguments.augment:
         parser.error("--crop is a part of --augment; give both")
+    if arguments.init and (arguments.model or arguments.width or arguments.aux_head):
+        parser.error("--init brings its network; leave --model, --width and --aux-head out")
     return arguments
 
 
@@ -84,9 +86,10 @@ def build(arguments: argparse.Namespace) -> SegmentationModel:
     torch.manual_seed(arguments.seed)
     if arguments.init is None:
         options = {"aux_head": arguments.aux_head} | ({"width": arguments.width} if arguments.width else {})
-        return ddrsapc.create_model(arguments.model, num_classes=arguments.num_classes, **options)
+        return ddrsapc.create_model(arguments.model or "ddr_sapc_u", num_classes=arguments.num_classes, **options)
     model = load_trained(arguments.init)
-    if model.num_classes != arguments.num_classes:
+    if arguments.num_classes not in (None, model.num_classes):
+        print(f"a new head: {arguments.num_classes} classes, {arguments.init} has {model.num_classes}", file=sys.stderr)
         model.reset_classifier(arguments.num_classes)
     return model
 
@@ -96,22 +99,22 @@ def run(arguments: argparse.Namespace, config: TrainConfig) -> None:
     window = tuple(arguments.png_window) if arguments.png_window else None
     readers = data.Readers(images={**data.READERS.images, ".png": partial(data.read_png_image, window=window)})
     patient = data.patient_by_pattern(arguments.patient) if arguments.patient else data.patient_of
+    model = build(arguments)
     with process_group(arguments.device) as device:
         splits, reports = data.load_splits(
             arguments.data,
             fractions=tuple(arguments.fractions),
             seed=arguments.split_seed,
-            num_classes=arguments.num_classes,
+            num_classes=model.num_classes,
             patient=patient,
             readers=readers,
         )
         is_first = int(os.environ.get("RANK", "0")) == 0
         if is_first:
-            patients = (f"{len({case.patient for case in cases})} {name}" for name, cases in splits._asdict().items())
-            print(*(report.summary() for report in reports), f"patients: {', '.join(patients)}", sep="\n")
+            print(*(report.summary() for report in reports), splits.summary(), sep="\n")
         ohem = OhemCrossEntropyLoss()
         result = fit(
-            build(arguments),
+            model,
             data.SliceDataset(splits.train, readers=readers),
             data.SliceDataset(splits.val, readers=readers),
             arguments.output,

@@ -52,8 +52,8 @@ class EpochBatches(Sampler[list[int]]):
         self.start = 0
         """The first batch of the next iteration, to go on in the middle of an epoch."""
         everyone = batch_size * world_size
-        # without drop_last the rest makes a smaller batch, if there is something in it for everyone
-        self.batches_per_epoch = size // everyone + (not drop_last and size % everyone >= world_size)
+        # without drop_last the rest makes a smaller batch, if everyone gets the two images that batch norm needs
+        self.batches_per_epoch = size // everyone + (not drop_last and size % everyone >= 2 * world_size)
         if not self.batches_per_epoch:
             raise ValueError(
                 f"{size} training image(s) make no batch of {batch_size} on {world_size} process(es); "
@@ -87,12 +87,15 @@ def collate(samples: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
         ValueError: if image and label differ in size, or labels are not in [0, 255]; the message names the sample.
     """
     images, labels = [], []
-    for image, label, name in samples:
+    for given_image, given_label, name in samples:
+        image, label = torch.as_tensor(given_image), torch.as_tensor(given_label)  # NumPy arrays as well
         if image.shape[-2:] != label.shape or image.ndim not in (2, 3):
             raise ValueError(f"{name}: image {tuple(image.shape)} and label {tuple(label.shape)} do not fit")
         if label.dtype != torch.uint8 and bool(((label < 0) | (label > _IGNORE_INDEX)).any()):
             raise ValueError(f"{name}: labels must be in [0, 255], got {int(label.min())} to {int(label.max())}")
         images.append(image if image.ndim == 3 else image[None])  # (C, H, W)
+        if len(images[-1]) != len(images[0]):
+            raise ValueError(f"{name}: has {len(images[-1])} channels, {samples[0][2]} has {len(images[0])}")
         labels.append(label.to(torch.uint8))
     height, width = (max(label.shape[axis] for label in labels) for axis in (0, 1))
     dtype = torch.int16 if all(image.dtype == torch.int16 for image in images) else torch.float32
@@ -104,15 +107,36 @@ def collate(samples: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
     return Batch(hu, torch.stack([padded(label, _IGNORE_INDEX) for label in labels]), tuple(s[2] for s in samples))
 
 
-class _Named(Dataset[tuple[Tensor, Tensor, str]]):
-    """Gives the items of a dataset of (image, label) a name."""
+class _Named(Dataset[Any]):
+    """Gives the items of a dataset of (image, label) a name; what goes wrong becomes the item."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
-        image, label, *name = self.dataset[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str] | Exception:
+        try:
+            image, label, *name = self.dataset[index]
+        except (OSError, ValueError) as error:
+            return error
         return image, label, str(name[0]) if name else f"item {index}"
+
+
+def _collate_or_error(samples: Sequence[Any]) -> Batch | Exception:
+    errors = [sample for sample in samples if isinstance(sample, Exception)]
+    try:
+        return errors[0] if errors else collate(samples)
+    except ValueError as error:
+        return error
+
+
+class _Loader(DataLoader[Batch]):
+    """Raises an error of a reading process as it was, not as a text with that process's traceback."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
 
 def make_loader(
@@ -126,11 +150,11 @@ def make_loader(
         workers: processes that read; 0: this one. The batches do not depend on it.
         pin: keep batches in page-locked memory, for a GPU.
     """
-    return DataLoader(
-        _Named(dataset),  # type: ignore[arg-type]  # the items', which collate_fn makes a Batch of
+    return _Loader(
+        _Named(dataset),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate_or_error,
         pin_memory=pin,
         persistent_workers=workers > 0,
         generator=torch.Generator().manual_seed(0),  # the global one is not drawn from

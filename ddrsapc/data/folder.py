@@ -8,6 +8,7 @@ The formats of the two may differ.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -78,7 +79,7 @@ class FolderReport:
             raise DataError(f"{self.folder} has no pairs; expected files in images/ and of the same names in labels/")
 
     def summary(self) -> str:
-        """Counts, sizes, HU range and class frequencies, in a few lines."""
+        """Counts, sizes, HU range and class frequencies, in a few lines; a warning where the values look odd."""
         sizes = Counter(f"{h} x {w}" for _, h, w in (case.shape for case in self.cases))
         lines = [
             f"{self.folder}: {len({case.patient for case in self.cases})} patients, {len(self.cases)} files, "
@@ -87,6 +88,8 @@ class FolderReport:
         if self.cases:
             lows, highs = zip(*(case.hu_range for case in self.cases), strict=True)
             lines.append(f"HU {min(lows):g} to {max(highs):g}; " + ", ".join(f"{n} of {s}" for s, n in sizes.items()))
+            if min(lows) > -200:
+                lines.append("warning: no value is below -200 HU, as air, lung and fat would be: are these HU?")
             pixels = np.array([case.class_pixels for case in self.cases])  # (cases, classes)
             for c, (count, files) in enumerate(zip(pixels.sum(0), (pixels > 0).sum(0), strict=True)):
                 lines.append(f"class {c}: {count} pixels ({count / max(pixels.sum(), 1):.4%}), in {files} files")
@@ -94,14 +97,14 @@ class FolderReport:
 
 
 def patient_of(name: str) -> str:
-    """The patient of a case: the folder it lies in, else its name without a trailing slice number.
+    """The patient of a case: the first folder below `images`, else the name without a trailing slice number.
 
     Example:
-        >>> patient_of("p01/0007"), patient_of("p01_0007"), patient_of("p01")
+        >>> patient_of("p01/series2/0007"), patient_of("p01_0007"), patient_of("p01")
         ('p01', 'p01', 'p01')
     """
-    folder, slash, stem = name.rpartition("/")
-    return folder if slash else re.sub(r"[_-][A-Za-z]*\d+$", "", stem)
+    folder, slash, _ = name.partition("/")
+    return folder if slash else re.sub(r"[_-][A-Za-z]*\d+$", "", name)
 
 
 def patient_by_pattern(pattern: str) -> Callable[[str], str]:
@@ -158,6 +161,8 @@ def check_folder(
             )
         except _BadFileError as error:
             return error.problem
+        except DataError as error:  # of `patient`
+            return Problem(images[name], str(error))
 
     names = sorted(images.keys() & labels.keys())
     with ThreadPoolExecutor() as pool:  # reading waits for the disk
@@ -179,9 +184,9 @@ def _files(folder: Path, readers: Mapping[str, Reader], problems: list[Problem])
         problems.append(Problem(folder, "is missing; expected a folder with images/ and labels/ inside"))
         return {}
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(Path(parent, file) for parent, _, own in os.walk(folder, followlinks=True) for file in own):
         relative = path.relative_to(folder)
-        if path.is_dir() or any(part.startswith(".") for part in relative.parts):
+        if any(part.startswith(".") for part in relative.parts):
             continue
         key = extension(path, readers)
         if key is None:
@@ -225,6 +230,8 @@ def _check_pair(
 
 def _check_image(path: Path, image: NDArray[Any]) -> tuple[float, float]:
     """The range of HU."""
+    if image.ndim == 3 and image.shape[0] == image.shape[1] != image.shape[2]:
+        raise _BadFileError(path, f"is {_size(image)}, which looks like (H, W, Z); expected (Z, H, W)")
     if image.ndim not in (2, 3) or image.size == 0 or min(image.shape[-2:]) < MIN_SIZE:
         raise _BadFileError(path, f"is {_size(image)}; expected (H, W) or (Z, H, W), at least {MIN_SIZE} x {MIN_SIZE}")
     if not (np.issubdtype(image.dtype, np.integer) or np.issubdtype(image.dtype, np.floating)):
@@ -232,8 +239,9 @@ def _check_image(path: Path, image: NDArray[Any]) -> tuple[float, float]:
     low, high = float(image.min()), float(image.max())
     if not (np.isfinite(low) and np.isfinite(high)):  # NaN anywhere makes both NaN
         raise _BadFileError(path, "has values that are not finite")
-    is_scaled = np.issubdtype(image.dtype, np.floating) and low >= 0 and high <= 1
-    if is_scaled or image.dtype == np.uint8 or low < -32768 or high > 32767:
+    # scaled to [0, 1] or [0, 255], or standardised; stored values without the rescale intercept
+    is_scaled = np.issubdtype(image.dtype, np.floating) and ((low >= 0 and high <= 255) or high - low < 50)
+    if is_scaled or np.issubdtype(image.dtype, np.unsignedinteger) or low < -32768 or high > 32767:
         raise _BadFileError(path, f"has values from {low:g} to {high:g}, which are no HU; expected about -1024 to 3071")
     return low, high
 

@@ -95,7 +95,7 @@ READERS = Readers()
 
 def extension(path: Path, readers: Mapping[str, Reader]) -> str | None:
     """The longest key of `readers` that the file's name ends with; None if there is none."""
-    matches = [key for key in readers if path.name.lower().endswith(key)]
+    matches = [key for key in readers if path.name.lower().endswith(key.lower())]
     return max(matches, key=len, default=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -43,6 +44,12 @@ class SliceDataset(Dataset[Sample]):
     def __init__(self, cases: Sequence[Case], *, readers: Readers = READERS) -> None:
         self.cases, self.readers = tuple(cases), readers
         self._ends = list(accumulate(case.shape[0] for case in cases))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the cases' names, patients, sizes and class pixels, by which a run knows its data again."""
+        facts = [(case.name, case.patient, case.shape, case.class_pixels, case.hu_range) for case in self.cases]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

@@ -20,6 +20,14 @@ class Splits(NamedTuple):
     val: tuple[Case, ...]
     test: tuple[Case, ...]
 
+    def summary(self) -> str:
+        """Patients and pixels per class, a line per split."""
+        lines = []
+        for name, cases in self._asdict().items():
+            pixels = [sum(counts) for counts in zip(*(case.class_pixels for case in cases), strict=True)]
+            lines.append(f"{name}: {len({case.patient for case in cases})} patients, pixels by class {pixels}")
+        return "\n".join(lines)
+
 
 def split_by_patient(
     cases: Sequence[Case], fractions: tuple[float, float, float] = (0.7, 0.15, 0.15), *, seed: int = 0
@@ -73,7 +81,8 @@ def load_splits(
         The splits, and the reports of the folders that were read.
 
     Raises:
-        DataError: for any problem with a file (all are listed), an empty split, or a patient in two splits.
+        DataError: for any problem with a file (all are listed), a train or val split without foreground, or a patient
+            in two splits.
     """
 
     def checked(path: Path) -> FolderReport:
@@ -86,7 +95,9 @@ def load_splits(
     problems = tuple(problem for report in reports for problem in report.problems)
     FolderReport(folder, tuple(case for report in reports for case in report.cases), problems).raise_for_problems()
     if not parts:
-        return split_by_patient(reports[0].cases, fractions, seed=seed), reports
+        splits = split_by_patient(reports[0].cases, fractions, seed=seed)
+        _require_foreground(folder, splits)
+        return splits, reports
     by_name = {report.folder.name: report.cases for report in reports}
     splits = Splits(*(by_name.get(split, ()) for split in Splits._fields))
     for split in ("train", "val"):
@@ -97,4 +108,14 @@ def load_splits(
         if both := patients[first] & patients[second]:
             names = f"{Splits._fields[first]} and {Splits._fields[second]}"
             raise DataError(f"{folder}: patients in both {names}: {', '.join(sorted(both))}; keep each in one split")
+    _require_foreground(folder, splits)
     return splits, reports
+
+
+def _require_foreground(folder: Path, splits: Splits) -> None:
+    for name, cases in splits._asdict().items():
+        if name != "test" and cases and not any(sum(case.class_pixels[1:]) for case in cases):
+            raise DataError(
+                f"{folder}: the {name} split has no pixel of any class but 0, so it is of no use; "
+                "draw the patients with another seed, or with other fractions"
+            )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 __all__ = ["InputConfig"]
@@ -45,12 +44,3 @@ class InputConfig:
         low, high = self.hu_window
         scaled = (hu.float().clamp(low, high) - low) / (high - low)
         return (scaled - self.mean) / self.std
-
-    def denormalize(self, x: Tensor) -> Tensor:
-        """HU of network input: the inverse of `normalize`, within the window."""
-        low, high = self.hu_window
-        return (x * self.std + self.mean) * (high - low) + low
-
-    def air(self) -> float:
-        """The network input of the window's lowest HU, for what lies outside the image."""
-        return float(self.normalize(torch.tensor(self.hu_window[0])))

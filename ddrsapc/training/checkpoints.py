@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -51,7 +52,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that there are checkpoints of, ascending."""
-        return sorted(int(path.name[5:]) for path in self._steps.glob("step-*") if path.is_dir())
+        found = (re.fullmatch(r"step-(\d{8,})", path.name) for path in self._steps.glob("step-*"))
+        return sorted(int(match[1]) for match in found if match)
 
     def save(self, step: int, files: Mapping[str, bytes]) -> None:
         """Write a checkpoint: into a hidden folder first, which then gets its name.
@@ -93,18 +95,7 @@ class Checkpoints:
         """Make `name`.safetensors the weights to use of a checkpoint."""
         source = self.path(step) / "ema.safetensors"
         source = source if source.exists() else self.path(step) / "model.safetensors"
-        target = self.folder / f"{name}.safetensors"
-        partial = self.folder / f".{target.name}.part"
-        partial.unlink(missing_ok=True)
-        try:
-            try:
-                os.link(source, partial)  # no copy: both names are one file
-            except OSError:  # a file system without links
-                shutil.copyfile(source, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        sync_folder(self.folder)
+        write_atomically(self.folder / f"{name}.safetensors", source.read_bytes())
 
     def prune(self, best: Iterable[int]) -> None:
         """Remove all but the newest checkpoints and the first of `best`."""
@@ -119,6 +110,8 @@ class Checkpoints:
         """Remove what a killed process left half-written."""
         for partial in self._steps.glob(".step-*.part"):
             shutil.rmtree(partial)
+        for partial in self.folder.glob(".*.part"):
+            partial.unlink()
 
 
 def state_bytes(state: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -67,17 +68,20 @@ class TrainConfig:
         self._check("momentum", 0 <= self.momentum < 1, "in [0, 1)")
         self._check("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive")
         self._check("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1")
-        self._check("checkpoint_steps", self.checkpoint_steps is None or self.checkpoint_steps >= 1, "at least 1")
+        steps = self.checkpoint_steps
+        self._check(
+            "checkpoint_steps", steps is None or (isinstance(steps, int) and steps >= 1), "an integer of at least 1"
+        )
 
     def _check(self, name: str, valid: bool, expected: str) -> None:
         if not valid:
             raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
 
-    def differences(self, other: TrainConfig) -> list[str]:
-        """The fields in which the results of two recipes may differ, as "name: own value, the other's"."""
+    def differences(self, earlier: Mapping[str, Any]) -> list[str]:
+        """The fields by which a run differs from an earlier one's, in words, but for those that change no result."""
         return [
-            f"{field.name}: {getattr(self, field.name)!r}, {getattr(other, field.name)!r}"
+            f"{field.name} was {earlier.get(field.name)!r}, is {getattr(self, field.name)!r}"
             for field in fields(self)
             if field.name not in ("workers", "checkpoint_steps", "keep")
-            and getattr(self, field.name) != getattr(other, field.name)
+            and earlier.get(field.name) != getattr(self, field.name)
         ]

@@ -28,11 +28,16 @@ def process_group(device: str | None = None) -> Iterator[torch.device]:
 
     Args:
         device: "cpu", "cuda", ...; None: a GPU where there is one.
+
+    Raises:
+        ValueError: for a device with a number where there are several processes.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield torch.device(kind)
         return
+    if ":" in kind:
+        raise ValueError(f"several processes take a device each: give {kind.partition(':')[0]!r}, not {kind!r}")
     if kind == "cuda":
         kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(kind)

@@ -50,6 +50,7 @@ def fit(
     Under `torchrun` every process calls this with the same arguments, inside `process_group`. Killed at any
     moment, the same call with `resume=True` ends with the same weights, bit for bit, on a CPU with as many
     threads, and on a GPU with `deterministic`. Dataset items must not depend on random numbers for that.
+    Torch's random numbers are seeded by `config.seed`.
 
     Args:
         model: trained in place.
@@ -65,7 +66,7 @@ def fit(
 
     Raises:
         ValueError: for an empty dataset, or one too small for a batch.
-        FileExistsError: if `output` holds a run already and `resume` is False.
+        FileExistsError: if `output` holds a run already and `resume` is False, or another process trains there.
         CheckpointError: if the run in `output` has another recipe, data or number of processes, or is damaged.
         NonFiniteError: if loss or gradient is NaN or infinite.
         OSError: if `output` cannot be written to; its last checkpoint stays.
@@ -75,6 +76,8 @@ def fit(
             raise ValueError(f"there is no {what} image; the {what} split is empty")
     config = config or TrainConfig()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if config.sync_bn and device.type != "cuda":
+        raise ValueError(f"sync_bn needs GPUs; the device is {device}")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     criterion = AuxiliaryLoss(criterion or OhemCrossEntropyLoss(), config.aux_weight).to(device)
@@ -88,13 +91,13 @@ def fit(
             criterion=criterion,
             augmentation=augmentation,
             device=device,
-            resume=resume,
         )
         try:
+            run.begin(resume=resume)
             while run.epoch < config.epochs:
                 run.train_epoch()
         finally:
-            run.progress.close()
+            run.close()
     return FitResult(run.output / "best.safetensors", run.output / "last.safetensors", tuple(run.history))
 
 

@@ -56,7 +56,7 @@ class BatchPreparation:
     generator: torch.Generator | None = None
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Input (N, C, H, W), float32, and labels (N, H, W), uint8."""
+        """Input (N, C, H, W), float32, and labels (N, H, W), int64."""
         hu = batch.hu.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
         if self.augmentation is not None:
@@ -65,7 +65,7 @@ class BatchPreparation:
             fill = self.input_config.hu_window[0]
             hu, labels = self.augmentation(hu.float(), labels, generator=self.generator, fill=fill)
         x = self.input_config.normalize(hu)
-        return (x.contiguous(memory_format=torch.channels_last) if self.channels_last else x), labels
+        return (x.contiguous(memory_format=torch.channels_last) if self.channels_last else x), labels.long()
 
 
 @dataclass
@@ -192,16 +192,18 @@ def train_one_epoch(
         if steps_now:
             scaler.unscale_(optimizer)
             norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-            if not scaler.is_enabled() and not math.isfinite(norm.item()):  # the scaler leaves such steps out
+            is_finite = math.isfinite(norm.item())
+            # a large scale makes gradients overflow now and then; one below 1 does not
+            if not is_finite and (not scaler.is_enabled() or scaler.get_scale() < 1):
                 raise _non_finite("gradient", norm.item(), stats, optimizer, names)
             if clip_norm is not None:
                 clip_grads_with_norm_(parameters, clip_norm, norm)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
-            if scheduler is not None:
+            if scheduler is not None and is_finite:  # otherwise the scaler has left the step out
                 scheduler.step()
-            if ema is not None:
+            if ema is not None and is_finite:
                 ema.update_parameters(network)
             names = []
             stats.seconds, clock = stats.seconds + time.perf_counter() - clock, time.perf_counter()

@@ -7,16 +7,16 @@ import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.data import Dataset
 
 from ddrsapc.data import Augmentation, EpochBatches, make_loader, shard_batches
-from ddrsapc.files import write_atomically
+from ddrsapc.files import lock, write_atomically
 from ddrsapc.models import SegmentationModel
 from ddrsapc.training.checkpoints import CheckpointError, Checkpoints, state_bytes, weights_bytes
 from ddrsapc.training.config import TrainConfig
@@ -42,7 +42,6 @@ class Run:
         criterion: nn.Module,
         augmentation: Augmentation | None,
         device: torch.device,
-        resume: bool,
     ) -> None:
         self.output, self.config, self.criterion, self.device = output, config, criterion, device
         self.rank, self.world_size = rank_and_world_size()
@@ -66,10 +65,14 @@ class Run:
         self.steps_per_epoch = math.ceil(self.batches.batches_per_epoch / config.accumulate)
         self.facts = {
             "network": f"{model.architecture or type(model).__name__} {dict(model.model_args)}",
+            "input": asdict(model.input_config),
             "train_images": size,
             "val_images": val_size,
+            # hashes where the datasets have them, as SliceDataset
+            "train_data": getattr(train_data, "fingerprint", None),
+            "val_data": getattr(val_data, "fingerprint", None),
             "processes": self.world_size,
-            "augmentation": augmentation and asdict(augmentation),
+            "augmentation": repr(augmentation),
             "criterion": repr(criterion),
         }
 
@@ -94,17 +97,33 @@ class Run:
         self.prepare_train = replace(self.prepare_val, augmentation=augmentation, generator=self.generator)
         self.progress = Progress(self.steps_per_epoch * config.epochs, quiet=self.rank > 0)
         self.checkpoints = Checkpoints(output, keep=config.keep)
+        self._lock: IO[bytes] | None = None
+
+    def begin(self, *, resume: bool) -> None:
+        """Take the folder, go on from its last checkpoint where there is one, and get ready to train."""
         last = self._open(resume)
         if last is not None:
             self._load(last)
-        if config.compile:
+        if self.rank == 0:  # shows at once that the folder can be written to
+            about = json.dumps({"config": asdict(self.config), **self.facts}, indent=2)
+            write_atomically(self.output / "config.json", (about + "\n").encode())
+        self._publish()
+        if self.config.compile:
             self.model.compile()
         self.trained: nn.Module = self.model
         if self.world_size > 1:
-            self.trained = DistributedDataParallel(self.model, device_ids=[device] if device.type == "cuda" else None)
+            self.trained = DistributedDataParallel(
+                self.model, device_ids=[self.device] if self.device.type == "cuda" else None
+            )
         self.progress.start(self.step)
         if last is not None:
             self.progress.say(f"going on from {self.checkpoints.path(last)}: epoch {self.epoch + 1}, step {self.step}")
+
+    def close(self) -> None:
+        """Give the folder free."""
+        self.progress.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def train_epoch(self) -> None:
         """The rest of the current epoch, evaluation and checkpoint."""
@@ -194,6 +213,7 @@ class Run:
         """Bring weights, logs and curves up to the last finished epoch; again after a kill in between."""
         if self.rank > 0 or not self.history:
             return
+        self.checkpoints.prune(self._best())
         available = self.checkpoints.steps()
         for name, step in (("last", self.history[-1]["step"]), ("best", self._best()[0])):
             if step in available:
@@ -212,24 +232,32 @@ class Run:
                     f"{self.output} holds a run of {steps[-1]} steps already; resume it, or give another folder"
                 )
             last = steps[-1] if steps else None
-            self.output.mkdir(parents=True, exist_ok=True)
+            (self.output / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self._lock = lock(self.output / "checkpoints" / ".lock")
             self.checkpoints.clean()
-            about = {"config": asdict(self.config), **self.facts}
-            if last is None:
-                write_atomically(self.output / "config.json", (json.dumps(about, indent=2) + "\n").encode())
         return gather(last)[0]
 
     def _load(self, last: int) -> None:
         weights, state = self.checkpoints.load(last)
-        changed = TrainConfig(**state["config"]).differences(self.config)
-        for key, value in state["facts"].items():
-            if value != self.facts[key]:
-                changed.append(f"{key}: {value!r}, {self.facts[key]!r}")
+        earlier = state.get("facts", {})
+        changed = self.config.differences(state.get("config", {}))
+        changed += [
+            f"{key} was {earlier.get(key)!r}, is {now!r}" for key, now in self.facts.items() if earlier.get(key) != now
+        ]
         if changed:
             raise CheckpointError(
-                f"the run in {self.output} was started otherwise (then, now): {'; '.join(changed)}; "
+                f"the run in {self.output} was begun otherwise: {'; '.join(changed)}; "
                 "resume it as it was, or give another folder"
             )
+        try:
+            self._restore(weights, state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.checkpoints.path(last)} is not whole, or of another version ({type(error).__name__}: {error}); "
+                "delete this folder to go on from the checkpoint before it"
+            ) from error
+
+    def _restore(self, weights: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         self.model.load_state_dict(weights["model"])
         if self.ema is not None:
             self.ema.module.load_state_dict(weights["ema"])
@@ -244,7 +272,6 @@ class Run:
         torch.set_rng_state(own["rng"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(own["cuda_rng"], self.device)
-        self._publish()
 
 
 def _spread(size: int, batch_size: int, batches: int) -> list[list[int]]:

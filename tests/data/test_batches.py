@@ -1,10 +1,11 @@
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from ddrsapc.data import EpochBatches, SliceDataset, check_folder, collate, make_loader, shard_batches
+from ddrsapc.data import DataError, EpochBatches, SliceDataset, check_folder, collate, make_loader, shard_batches
 
 
 def test_an_epoch_uses_every_index_once_in_a_new_order():
@@ -44,7 +45,7 @@ def test_processes_share_an_epoch(size, drop_last):
     used = [index for rank in ranks for batch in rank for index in batch]
     assert len(used) == len(set(used))
     rest = size % 8
-    assert len(used) == (size if not drop_last and rest >= 2 else size - rest)
+    assert len(used) == (size if not drop_last and rest >= 4 else size - rest)
 
 
 def test_too_few_for_a_batch():
@@ -82,6 +83,10 @@ def test_bad_samples_are_named():
     image = torch.zeros(4, 5)
     with pytest.raises(ValueError, match=r"p1: image \(4, 5\) and label \(5, 4\) do not fit"):
         collate([(image, torch.zeros(5, 4, dtype=torch.uint8), "p1")])
+    channels = torch.zeros(3, 4, 5)
+    label = torch.zeros(4, 5, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"p2: has 3 channels, p1 has 1"):
+        collate([(image, label, "p1"), (channels, label, "p2")])
     with pytest.raises(ValueError, match=r"p2: labels must be in \[0, 255\], got -1 to -1"):
         collate([(image, torch.full((4, 5), -1), "p2")])
 
@@ -90,6 +95,28 @@ def test_items_without_a_name_get_their_number():
     dataset = TensorDataset(torch.zeros(6, 4, 4), torch.zeros(6, 4, 4, dtype=torch.long))
     (batch,) = make_loader(dataset, [[4, 2]])
     assert batch.names == ("item 4", "item 2")
+
+
+def test_numpy_items_do_as_well():
+    items = [(np.full((4, 5), 7, np.int16), np.ones((4, 5), np.int64))] * 2
+    (batch,) = make_loader(items, [[0, 1]])
+    assert batch.hu.unique().tolist() == [7]
+    assert batch.labels.unique().tolist() == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_reading_process_is_one_line(add_pair, tmp_path, workers):
+    add_pair(tmp_path, "a")
+    dataset = SliceDataset(check_folder(tmp_path).cases)
+    (tmp_path / "images" / "a.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.npy: cannot be read") as caught:
+        list(make_loader(dataset, [[0]], workers=workers))
+    assert "\n" not in str(caught.value)
+    bad = [(torch.zeros(4, 5), torch.zeros(5, 4, dtype=torch.uint8))]
+    with pytest.raises(ValueError, match="^item 0: image") as caught:
+        list(make_loader(bad, [[0]], workers=workers))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

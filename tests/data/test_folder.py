@@ -41,6 +41,14 @@ def test_every_problem_is_listed_with_its_file(add_pair, tmp_path):
         "scaled": ({"image": np.random.default_rng(0).random((48, 40))}, "images", "which are no HU"),
         "grey": ({"image": hu.astype(np.uint8)}, "images", "which are no HU"),
         "huge": ({"image": hu.astype(np.float32) * 1000}, "images", "which are no HU"),
+        "standardised": ({"image": np.random.default_rng(0).normal(size=(48, 40))}, "images", "which are no HU"),
+        "grey_float": ({"image": np.random.default_rng(0).uniform(0, 255, (48, 40))}, "images", "which are no HU"),
+        "stored": ({"image": (hu + 1024).astype(np.uint16)}, "images", "which are no HU"),
+        "slices_last": (
+            {"image": np.zeros((48, 48, 5), np.int16)},
+            "images",
+            "looks like (H, W, Z); expected (Z, H, W)",
+        ),
         "complex": ({"image": hu * 1j}, "images", "has values of type complex128"),
     }
     for name, (arrays, _, _) in bad.items():
@@ -89,6 +97,29 @@ def test_one_corrupt_file_among_1000(add_pair, tmp_path):
     assert "cannot be read" in message
 
 
+def test_folders_may_be_links(add_pair, tmp_path):
+    add_pair(tmp_path / "elsewhere", "p3/a")
+    add_pair(tmp_path / "data", "p1/a")
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind / "p3").symlink_to(tmp_path / "elsewhere" / kind / "p3")
+    assert [case.name for case in check_folder(tmp_path / "data").cases] == ["p1/a", "p3/a"]
+
+
+def test_values_that_look_odd_are_warned_of(add_pair, tmp_path):
+    add_pair(tmp_path, "a")
+    assert "warning: no value is below -200 HU" in check_folder(tmp_path).summary()
+    add_pair(tmp_path, "b", image=np.full((48, 40), -900, np.int16))
+    assert "warning" not in check_folder(tmp_path).summary()
+
+
+def test_a_pattern_without_match_is_a_problem_of_each_file(add_pair, tmp_path):
+    for name in ("p1-a", "x", "y"):
+        add_pair(tmp_path, name)
+    report = check_folder(tmp_path, patient=patient_by_pattern(r"p\d"))
+    assert [case.patient for case in report.cases] == ["p1"]
+    assert [problem.file.name for problem in report.problems] == ["x.npy", "y.npy"]
+
+
 def test_missing_and_empty_folders(tmp_path):
     report = check_folder(tmp_path)
     assert {problem.file.name for problem in report.problems} == {"images", "labels"}
@@ -108,7 +139,7 @@ def test_the_classes_are_the_callers(add_pair, tmp_path):
     ("name", "patient"),
     [
         ("p01/0007", "p01"),
-        ("site/p01/0007", "site/p01"),
+        ("p01/series2/0007", "p01"),
         ("p01_0007", "p01"),
         ("p01-s7", "p01"),
         ("p01", "p01"),

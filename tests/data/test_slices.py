@@ -26,6 +26,14 @@ def test_slices_of_files_and_volumes(add_pair, tmp_path):
     assert len(SliceDataset(())) == 0
 
 
+def test_the_fingerprint_tells_data_apart(add_pair, tmp_path):
+    add_pair(tmp_path, "a", seed=0)
+    add_pair(tmp_path, "b", seed=1)
+    cases = check_folder(tmp_path).cases
+    assert SliceDataset(cases).fingerprint == SliceDataset(list(cases)).fingerprint
+    assert len({SliceDataset(some).fingerprint for some in (cases, cases[:1], cases[1:], cases[::-1])}) == 4
+
+
 def test_a_file_that_changed_since_is_named(add_pair, tmp_path):
     add_pair(tmp_path, "a")
     dataset = SliceDataset(check_folder(tmp_path).cases)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ddrsapc.data import Case, DataError, load_splits, split_by_patient
@@ -79,6 +80,16 @@ def test_an_empty_split_and_a_missing_folder(add_pair, tmp_path):
     (tmp_path / "val" / "images").mkdir(parents=True)
     (tmp_path / "val" / "labels").mkdir()
     with pytest.raises(DataError, match=r"val has no pairs"):
+        load_splits(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_foreground_is_of_no_use(add_pair, tmp_path, split):
+    for name in ("train", "val", "test"):
+        label = np.zeros((48, 40), np.uint8)
+        label[0, 0] = name != split
+        add_pair(tmp_path / name, name, image=np.full((48, 40), 40, np.int16), label=label)
+    with pytest.raises(DataError, match=f"the {split} split has no pixel of any class but 0"):
         load_splits(tmp_path)
 
 

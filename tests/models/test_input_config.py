@@ -11,8 +11,6 @@ def test_clips_scales_and_standardises():
     config = InputConfig(hu_window=(-200.0, 600.0), mean=0.25, std=0.5)
     hu = torch.tensor([-3000, -200, 0, 200, 600, 3000], dtype=torch.int16)
     torch.testing.assert_close(config.normalize(hu), torch.tensor([-0.5, -0.5, 0.0, 0.5, 1.5, 1.5]))
-    torch.testing.assert_close(config.denormalize(config.normalize(hu)), hu.clamp(-200, 600).float())
-    assert config.air() == -0.5
 
 
 def test_the_default_is_wide():

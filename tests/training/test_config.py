@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import pytest
 
@@ -37,6 +37,7 @@ def test_every_field_is_explained():
         ("aux_weight", float("inf")),
         ("warmup_steps", -1),
         ("checkpoint_steps", 0),
+        ("checkpoint_steps", 1.5),
         ("keep", 0),
         ("backbone_lr_scale", -0.1),
     ],
@@ -48,6 +49,9 @@ def test_bad_values_are_named(field, value):
 
 def test_differences_leave_out_what_does_not_change_the_result():
     config = TrainConfig()
-    assert config.differences(config) == []
-    assert config.differences(replace(config, workers=3, keep=5, checkpoint_steps=7)) == []
-    assert config.differences(replace(config, lr=0.1, seed=1)) == ["lr: 0.01, 0.1", "seed: 0, 1"]
+    assert config.differences(asdict(config)) == []
+    assert config.differences(asdict(replace(config, workers=3, keep=5, checkpoint_steps=7))) == []
+    other = asdict(replace(config, lr=0.1, seed=1))
+    assert config.differences(other) == ["lr was 0.1, is 0.01", "seed was 1, is 0"]
+    del other["momentum"]  # of an older version
+    assert "momentum was None, is 0.9" in config.differences({**other, "gone": 1})

@@ -2,8 +2,10 @@ import csv
 import errno
 import json
 import math
+import multiprocessing
 import os
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from ddrsapc.data import Augmentation, DataError, SliceDataset, check_folder
-from ddrsapc.files import write_atomically
+from ddrsapc.files import lock, write_atomically
+from ddrsapc.losses import OhemCrossEntropyLoss
+from ddrsapc.models import InputConfig
 from ddrsapc.training import CheckpointError, NonFiniteError, TrainConfig, fit, load_trained
 from ddrsapc.training.checkpoints import Checkpoints
 from tests.training.small import small_network, squares
@@ -80,6 +84,7 @@ def test_the_best_epoch_is_kept_although_a_later_one_is_worse(network, train_dat
     result = fit(network, train_data, val_data, tmp_path, config=replace(CONFIG, epochs=6, keep=1), device="cpu")
     scores = [record["val_foreground_mean_iou"] for record in result.history]
     best = max(range(6), key=lambda epoch: (scores[epoch] if math.isfinite(scores[epoch]) else -1, -epoch))
+    assert best < 5
     step = result.history[best]["step"]
     saved, _ = Checkpoints(tmp_path).load(step)
     assert equal(weights(result.best), saved["model"])
@@ -94,6 +99,7 @@ RECIPES = {
         ),
         Augmentation(crop=32),
     ),
+    "float16": (TrainConfig(epochs=3, batch_size=4, lr=0.05, amp="float16", clip_norm=1.0), None),
 }  # fmt: skip
 
 
@@ -132,6 +138,59 @@ def test_a_step_checkpoint_is_used(tmp_path, val_data):
     assert 1000 - counted.reads == 8  # the last two batches only
 
 
+def test_another_process_in_the_same_folder_is_refused(tmp_path, train_data, val_data):
+    other = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path,))
+    other.start()
+    try:
+        while not (tmp_path / "held").exists():
+            time.sleep(0.01)
+        with pytest.raises(FileExistsError, match="another process is at work"):
+            fit(small_network(), train_data, val_data, tmp_path, config=CONFIG, device="cpu")
+    finally:
+        other.kill()
+        other.join()
+    fit(small_network(), train_data, val_data, tmp_path, config=CONFIG, device="cpu")  # a killed process holds nothing
+
+
+def hold(folder):
+    (folder / "checkpoints").mkdir()
+    kept = lock(folder / "checkpoints" / ".lock")
+    (folder / "held").touch()
+    time.sleep(60)
+    kept.close()
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path, train_data, val_data):
+    config = replace(CONFIG, ema_decay=0.9)
+    fit(small_network(), train_data, val_data, tmp_path, config=config, device="cpu")
+    (tmp_path / "checkpoints" / "step-00000006.copy").mkdir()  # a user's, left alone
+    (Checkpoints(tmp_path).path(6) / "ema.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"step-00000006 is not whole, or of another version .*delete this folder"
+    ):
+        fit(small_network(), train_data, val_data, tmp_path, config=config, device="cpu", resume=True)
+
+
+def test_float16_gradients_that_never_are_finite_end_the_run(tmp_path, train_data, val_data):
+    class Broken(OhemCrossEntropyLoss):
+        def forward(self, logits, labels):
+            return super().forward(logits, labels) + 0 * (logits.float() - logits.float().detach()).sqrt().sum()
+
+    config = replace(CONFIG, amp="float16", epochs=20)
+    with pytest.raises(NonFiniteError, match=r"step \d+: the gradient is nan"):
+        fit(small_network(), train_data, val_data, tmp_path, config=config, criterion=Broken(), device="cpu")
+
+
+def test_sync_bn_needs_gpus(tmp_path, network, train_data, val_data):
+    with pytest.raises(ValueError, match="sync_bn needs GPUs; the device is cpu"):
+        fit(network, train_data, val_data, tmp_path, config=replace(CONFIG, sync_bn=True), device="cpu")
+
+
+def test_a_plain_criterion_of_torch_does(tmp_path, network, train_data, val_data):
+    criterion = torch.nn.CrossEntropyLoss(ignore_index=255)
+    fit(network, train_data, val_data, tmp_path, config=CONFIG, criterion=criterion, device="cpu")
+
+
 def test_a_finished_run_resumes_to_itself(tmp_path, train_data, val_data):
     first = fit(small_network(), train_data, val_data, tmp_path, config=CONFIG, device="cpu")
     (tmp_path / "last.safetensors").unlink()  # as if killed just before
@@ -157,22 +216,28 @@ def test_an_earlier_run_is_never_overwritten(tmp_path, train_data, val_data):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(FileExistsError, match="holds a run of 6 steps already; resume it, or give another folder"):
         fit(small_network(), train_data, val_data, tmp_path, config=CONFIG, device="cpu")
+    narrow, known = small_network(), Subset(train_data, range(10))
+    narrow.input_config = InputConfig((-100.0, 100.0))
+    known.fingerprint = "ab"
     changes = {
-        r"lr: 0\.05, 0\.1": {"config": replace(CONFIG, lr=0.1)},
-        "augmentation: None, {": {"augmentation": Augmentation()},
-        "train_images: 10, 9": {"train_data": Subset(train_data, range(9))},
-        "criterion: ": {"criterion": torch.nn.CrossEntropyLoss()},
+        r"lr was 0\.05, is 0\.1": {"config": replace(CONFIG, lr=0.1)},
+        "augmentation was 'None', is 'Augm": {"augmentation": Augmentation()},
+        "train_images was 10, is 9": {"train_data": Subset(train_data, range(9))},
+        "criterion was ": {"criterion": torch.nn.CrossEntropyLoss()},
+        r"weight=\[1\.0, 2\.0": {"criterion": OhemCrossEntropyLoss(weight=[1, 2, 1, 1])},
+        "input was {": {"model": narrow},
+        "train_data was None, is 'ab'": {"train_data": known},
     }
     for message, change in changes.items():
-        options = {"train_data": train_data, "val_data": val_data, "config": CONFIG} | change
-        with pytest.raises(CheckpointError, match=f"was started otherwise .*{message}.*resume it as it was"):
-            fit(small_network(), output=tmp_path, device="cpu", resume=True, **options)
+        options = {"model": small_network(), "train_data": train_data, "val_data": val_data, "config": CONFIG} | change
+        with pytest.raises(CheckpointError, match=f"was begun otherwise: .*{message}.*resume it as it was"):
+            fit(output=tmp_path, device="cpu", resume=True, **options)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_another_network_does_not_resume(tmp_path, train_data, val_data):
     fit(small_network(), train_data, val_data, tmp_path, config=CONFIG, device="cpu")
-    with pytest.raises(CheckpointError, match="network: "):
+    with pytest.raises(CheckpointError, match="network was"):
         fit(small_network(aux_head=True), train_data, val_data, tmp_path, config=CONFIG, device="cpu", resume=True)
 
 

@@ -1,8 +1,12 @@
 """Killed with SIGKILL at random moments, a run ends as if nothing had happened."""
 
 import multiprocessing
+import os
 import random
+import shutil
+import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,8 +79,58 @@ def test_twenty_kills(tmp_path):
     assert ours.keys() == theirs.keys()
     assert all(ours[name] == theirs[name] for name in ours)
     assert not list(output.rglob("*.part"))
+    assert Checkpoints(output).steps() == Checkpoints(tmp_path / "whole").steps()
     logs = [(folder / "log.csv").read_text().splitlines() for folder in (output, tmp_path / "whole")]
     columns = logs[0][0].split(",")
     kept = [i for i, column in enumerate(columns) if column not in ("seconds", "eval_seconds", "images_per_second")]
     ours, theirs = ([[line.split(",")[i] for i in kept] for line in log] for log in logs)
     assert ours == theirs
+
+
+def killed_at(output, moment):
+    """Trains, and is killed just before the file system's change of this number; counts them where it lives."""
+    count = [0]
+
+    def watched(change):
+        def wrapper(*args, **kwargs):
+            count[0] += 1
+            if count[0] == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*args, **kwargs)
+
+        return wrapper
+
+    for name in ("rename", "replace"):
+        setattr(Path, name, watched(getattr(Path, name)))
+    shutil.rmtree = watched(shutil.rmtree)
+    torch.set_num_threads(1)
+    config = TrainConfig(epochs=3, batch_size=4, lr=0.05, ema_decay=0.9, keep=1)
+    fit(small_network(), squares(8), squares(3, seed=1), output, config=config, device="cpu", resume=True)
+    (output / "changes").write_text(str(count[0]))
+
+
+@pytest.mark.slow
+def test_killed_before_every_change_of_the_file_system(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.test_resume"])
+
+    def run(name, moment):
+        child = context.Process(target=killed_at, args=(tmp_path / name, moment))
+        child.start()
+        child.join()
+        return child.exitcode
+
+    assert run("whole", 0) == 0
+    changes = int((tmp_path / "whole" / "changes").read_text())
+    assert changes > 25
+    for moment in range(1, changes + 1):
+        output = tmp_path / str(moment)
+        assert run(str(moment), moment) == -signal.SIGKILL
+        for step in Checkpoints(output).steps():
+            Checkpoints(output).load(step)
+        assert run(str(moment), 0) == 0
+        ours, theirs = contents(output), contents(tmp_path / "whole")
+        assert ours.keys() == theirs.keys(), moment
+        assert all(ours[name] == theirs[name] for name in ours), moment
+        assert not list(output.rglob("*.part")), moment
+        assert (output / "curves.png").exists()
