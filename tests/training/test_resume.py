@@ -74,7 +74,7 @@ def test_twenty_kills(tmp_path):
         if child.exitcode == 0:
             break
     assert kills >= KILLS
-    assert len(reached) >= 4
+    assert len(reached) >= 2
     ours, theirs = contents(output), contents(tmp_path / "whole")
     assert ours.keys() == theirs.keys()
     assert all(ours[name] == theirs[name] for name in ours)
@@ -104,7 +104,7 @@ def killed_at(output, moment):
         setattr(Path, name, watched(getattr(Path, name)))
     shutil.rmtree = watched(shutil.rmtree)
     torch.set_num_threads(1)
-    config = TrainConfig(epochs=3, batch_size=4, lr=0.05, ema_decay=0.9, keep=1)
+    config = TrainConfig(epochs=2, batch_size=8, lr=0.05, ema_decay=0.9, keep=1)
     fit(small_network(), squares(8), squares(3, seed=1), output, config=config, device="cpu", resume=True)
     (output / "changes").write_text(str(count[0]))
 
@@ -122,7 +122,7 @@ def test_killed_before_every_change_of_the_file_system(tmp_path):
 
     assert run("whole", 0) == 0
     changes = int((tmp_path / "whole" / "changes").read_text())
-    assert changes > 25
+    assert changes > 15
     for moment in range(1, changes + 1):
         output = tmp_path / str(moment)
         assert run(str(moment), moment) == -signal.SIGKILL
