@@ -109,7 +109,7 @@ class Run:
             write_atomically(self.output / "config.json", (about + "\n").encode())
         self._publish()
         if self.config.compile:
-            self.model.compile()
+            self.model.compile(dynamic=False)  # with symbolic sizes Inductor can fail at the backward pass
         self.trained: nn.Module = self.model
         if self.world_size > 1:
             self.trained = DistributedDataParallel(

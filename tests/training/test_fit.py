@@ -362,6 +362,7 @@ def test_deterministic_algorithms_are_switched_back(tmp_path, train_data, val_da
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_compiled_runs_save_plain_weights(tmp_path, train_data, val_data):
+    torch.compiler.reset()  # sizes that other tests compiled for
     config = replace(CONFIG, epochs=1, compile=True)
     result = fit(small_network(), train_data, val_data, tmp_path, config=config, device="cpu")
     assert weights(result.last).keys() == small_network().state_dict().keys()
