@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Augmentation"]
+from ddrsapc.data.folder import IGNORE_INDEX
 
-IGNORED = 255
+__all__ = ["Augmentation"]
 Size = tuple[int, int]
 
 
@@ -89,7 +89,7 @@ class Augmentation:
         if resampled or self.mirror or self.crop is not None:
             grid = self._grid(labels, generator)  # (N, h, w, 2)
             hu = _sample(hu, grid, fill, "bilinear" if resampled else "nearest")  # (N, C, h, w)
-            labels = _sample(labels[:, None].float(), grid, IGNORED, "nearest")[:, 0].byte()  # (N, h, w)
+            labels = _sample(labels[:, None].float(), grid, IGNORE_INDEX, "nearest")[:, 0].byte()  # (N, h, w)
         if self.noise:
             sd = _uniform(labels, 0, self.noise, generator)[:, None, None, None]  # (N, 1, 1, 1)
             hu = hu + sd * torch.randn(hu.shape, generator=generator, device=hu.device)  # (N, C, h, w)
@@ -151,7 +151,7 @@ def _crop_middle(labels: Tensor, out: Size, generator: torch.Generator) -> Tenso
 
 def _foreground_pixel(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Row and column (2, N) of one foreground pixel per image, and whether there is one, (N,)."""
-    foreground = ((labels > 0) & (labels < IGNORED)).flatten(1)  # (N, H * W)
+    foreground = ((labels > 0) & (labels < IGNORE_INDEX)).flatten(1)  # (N, H * W)
     # the largest of random keys; torch.multinomial would read its checks back
     keys = torch.rand(foreground.shape, generator=generator, device=labels.device)
     index = keys.where(foreground, -1).argmax(1)  # (N,)

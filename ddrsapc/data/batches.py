@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ddrsapc.data.folder import IGNORE_INDEX
+
 __all__ = ["Batch", "EpochBatches", "collate", "make_loader", "shard_batches"]
 
-_AIR, _IGNORE_INDEX = -1024, 255  # what images and labels are padded with
+_AIR = -1024  # HU that images are padded with
 
 
 class Batch(NamedTuple):
@@ -91,7 +93,7 @@ def collate(samples: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
         image, label = torch.as_tensor(given_image), torch.as_tensor(given_label)  # NumPy arrays as well
         if image.shape[-2:] != label.shape or image.ndim not in (2, 3):
             raise ValueError(f"{name}: image {tuple(image.shape)} and label {tuple(label.shape)} do not fit")
-        if label.dtype != torch.uint8 and bool(((label < 0) | (label > _IGNORE_INDEX)).any()):
+        if label.dtype != torch.uint8 and bool(((label < 0) | (label > IGNORE_INDEX)).any()):
             raise ValueError(f"{name}: labels must be in [0, 255], got {int(label.min())} to {int(label.max())}")
         images.append(image if image.ndim == 3 else image[None])  # (C, H, W)
         if len(images[-1]) != len(images[0]):
@@ -104,7 +106,7 @@ def collate(samples: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
         return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]), value=value)
 
     hu = torch.stack([padded(image.to(dtype), _AIR) for image in images])  # (N, C, H, W)
-    return Batch(hu, torch.stack([padded(label, _IGNORE_INDEX) for label in labels]), tuple(s[2] for s in samples))
+    return Batch(hu, torch.stack([padded(label, IGNORE_INDEX) for label in labels]), tuple(s[2] for s in samples))
 
 
 class _Named(Dataset[Any]):

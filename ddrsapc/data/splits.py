@@ -84,14 +84,12 @@ def load_splits(
         DataError: for any problem with a file (all are listed), a train or val split without foreground, or a patient
             in two splits.
     """
-
-    def checked(path: Path) -> FolderReport:
-        return check_folder(path, num_classes=num_classes, patient=patient, readers=readers)
-
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; expected one with images/ and labels/ inside")
     parts = [folder / split for split in Splits._fields if (folder / split).is_dir()]
-    reports = tuple(checked(part) for part in parts or [folder])
+    reports = tuple(
+        check_folder(part, num_classes=num_classes, patient=patient, readers=readers) for part in parts or [folder]
+    )
     problems = tuple(problem for report in reports for problem in report.problems)
     FolderReport(folder, tuple(case for report in reports for case in report.cases), problems).raise_for_problems()
     if not parts:

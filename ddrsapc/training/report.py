@@ -50,10 +50,7 @@ class Progress:
         if self.quiet:
             return
         if self._bar is not None:
-            iou = stats.confusion.scores().mean_iou
-            self._bar.set_postfix_str(
-                f"loss {stats.loss:.4f}, mIoU {iou:.3f}, {stats.images_per_second:.1f} img/s", False
-            )
+            self._bar.set_postfix_str(_running(stats), refresh=False)
             self._bar.update()
         elif time.monotonic() - self._last_line >= self.interval:
             self._last_line = time.monotonic()

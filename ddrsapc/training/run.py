@@ -79,7 +79,7 @@ class Run:
         self.model = model.to(device)
         if config.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if config.sync_bn and device.type == "cuda":
+        if config.sync_bn:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.ema: AveragedModel | None = None
         if config.ema_decay is not None:
@@ -107,6 +107,7 @@ class Run:
         if self.rank == 0:  # shows at once that the folder can be written to
             about = json.dumps({"config": asdict(self.config), **self.facts}, indent=2)
             write_atomically(self.output / "config.json", (about + "\n").encode())
+            self.checkpoints.prune(self._best())  # again, after a kill in between
         self._publish()
         if self.config.compile:
             self.model.compile(dynamic=False)  # with symbolic sizes Inductor can fail at the backward pass
@@ -213,7 +214,6 @@ class Run:
         """Bring weights, logs and curves up to the last finished epoch; again after a kill in between."""
         if self.rank > 0 or not self.history:
             return
-        self.checkpoints.prune(self._best())
         available = self.checkpoints.steps()
         for name, step in (("last", self.history[-1]["step"]), ("best", self._best()[0])):
             if step in available:
