@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddrsapc.models import SegmentationModel
 from ddrsapc.models.ddrnet import DDRNet
+from ddrsapc.registry import build_model
+from ddrsapc.state_dicts import classes_and_channels, mismatches
 
-__all__ = ["from_public_ddrnet", "load_public_ddrnet"]
+__all__ = ["build_from_checkpoint", "from_public_ddrnet", "load_public_ddrnet"]
 
 _WRAPPER_PREFIXES = ("module.", "model.")
 
@@ -92,6 +95,7 @@ _CONV_MODULE = re.compile(r"\bconv(\d)\.(conv|bn)\.")
 # ImageNet classifiers and training losses, which no segmentation network has
 _DROPPED = ("down5.", "last_layer.", "linear.", "loss.", "head.", "neck.", "data_preprocessor.")
 _NOT_IN_IMAGENET = ("encoder.spp.", "head.", "aux_head.")
+_PUBLIC_WIDTHS = {32: "ddrnet_23_slim", 64: "ddrnet_23"}
 
 
 def from_public_ddrnet(state_dict: Mapping[str, Any], *, aux_head: bool = False) -> dict[str, Tensor]:
@@ -164,26 +168,55 @@ def load_public_ddrnet(model: nn.Module, state_dict: Mapping[str, Any]) -> list[
     is_imagenet = not any(key.startswith(_NOT_IN_IMAGENET) for key in loaded)
     counters = re.compile(r"num_batches_tracked$")  # absent from checkpoints older than PyTorch 0.4.1
     left = [key for key in own if key not in loaded and not counters.search(key)]
-    missing = [key for key in left if not (is_imagenet and key.startswith(_NOT_IN_IMAGENET))]
-    unexpected = [key for key in loaded if key not in own]
-    reshaped = [
-        f"{key} {tuple(loaded[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in loaded and loaded[key].shape != own[key].shape
-    ]
-    problems = [
-        f"{len(keys)} {problem} [{', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}]"
-        for problem, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        if keys
-    ]
+    lackable = {key for key in own if counters.search(key) or (is_imagenet and key.startswith(_NOT_IN_IMAGENET))}
+    problems = mismatches(own, loaded, may_lack=lackable)
     if problems:
         raise ValueError(
             f"the checkpoint does not fit this DDRNet (width {model.width}, {model.in_chans} input channels, "
-            f"{model.num_classes} classes): {'; '.join(problems)}. Build the network with the checkpoint's own "
+            f"{model.num_classes} classes): {problems}. Build the network with the checkpoint's own "
             "size, in_chans and num_classes, and call reset_classifier afterwards"
         )
     model.load_state_dict(loaded, strict=False)
     return left
+
+
+def build_from_checkpoint(
+    state_dict: Mapping[str, Any], *, architecture: str | None = None, **model_args: Any
+) -> tuple[SegmentationModel, list[str]]:
+    """The network of a checkpoint, loaded; its size, channels and classes are read off the tensors.
+
+    Args:
+        state_dict: a public DDRNet's, as for `from_public_ddrnet` (its auxiliary head is left out), or that of a
+            network of ours.
+        architecture: name in the registry; None: a public DDRNet's.
+        **model_args: further keywords of the network, as `width`.
+
+    Returns:
+        The network, and the keys left at their initialisation: none, but for a DDRNet trained on ImageNet, which
+        lacks DAPPM and the head.
+
+    Raises:
+        ValueError: if it is not such a checkpoint, or does not fit the network, with the keys that do not.
+    """
+    is_public = architecture is None
+    tensors = from_public_ddrnet(state_dict) if is_public else _unwrap(state_dict)
+    if architecture is None:
+        width = len(tensors.get("encoder.stem1.0.weight", ()))
+        if width not in _PUBLIC_WIDTHS:
+            raise ValueError(f"not a DDRNet-23 or DDRNet-23-slim: {width} channels in its first layer, not 32 or 64")
+        architecture = _PUBLIC_WIDTHS[width]
+    if any(key.startswith("aux_head.") for key in tensors):
+        model_args = {"aux_head": True, **model_args}
+    with torch.device("meta"):
+        counts = classes_and_channels(build_model(architecture, model_args), tensors)
+    model = build_model(architecture, {**counts, **model_args})
+    if is_public:
+        return model, load_public_ddrnet(model, state_dict)
+    problems = mismatches(model.state_dict(), tensors)
+    if problems:
+        raise ValueError(f"the checkpoint does not fit {architecture}: {problems}")
+    model.load_state_dict(tensors, strict=True)
+    return model, []
 
 
 def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -4,70 +4,19 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ddrsapc.hub import list_pretrained
+from ddrsapc.hub.loading import build_with_weights, open_weights
+from ddrsapc.hub.manifest import list_pretrained
+from ddrsapc.hub.remote import HubOptions
+from ddrsapc.hub.sources import FileName, HubName, LocalName, RegisteredName, Source, parse_model_name
 from ddrsapc.models import SegmentationModel  # and registers the networks
-from ddrsapc.registry import architectures, model_entrypoint, nearest
+from ddrsapc.registry import architectures, build_model, model_entrypoint, nearest
 
-__all__ = ["HubName", "LocalName", "RegisteredName", "create_model", "list_models", "parse_model_name"]
-
-
-@dataclass(frozen=True)
-class RegisteredName:
-    """`arch` or `arch.tag`: a registered network, with the tag of its weights in the manifest."""
-
-    architecture: str
-    tag: str | None = None
-
-
-@dataclass(frozen=True)
-class HubName:
-    """`hf-hub:org/name[@revision]`: a model repository on the Hugging Face Hub."""
-
-    repo_id: str
-    revision: str | None = None
-
-
-@dataclass(frozen=True)
-class LocalName:
-    """`local-dir:PATH`: a folder with a saved model."""
-
-    path: Path
-
-
-def parse_model_name(name: str) -> RegisteredName | HubName | LocalName:
-    """Take the first argument of `create_model` apart; nothing is looked up or loaded.
-
-    Raises:
-        TypeError: if `name` is not a string.
-        ValueError: if it has none of the forms above.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"a model is named by a string, got {type(name).__name__}")
-    scheme, colon, rest = name.partition(":")
-    if colon:
-        if scheme == "hf-hub":
-            repo_id, at, revision = rest.partition("@")
-            organisation, slash, repository = repo_id.partition("/")
-            if not (organisation and slash and repository) or "/" in repository or (at and not revision):
-                raise ValueError(f"expected hf-hub:org/name or hf-hub:org/name@revision, got {name!r}")
-            return HubName(repo_id, revision or None)
-        if scheme == "local-dir":
-            if not rest:
-                raise ValueError(f"expected local-dir:PATH, got {name!r}")
-            return LocalName(Path(rest).expanduser())
-        raise ValueError(
-            f"unknown source {scheme!r} in {name!r}: expected 'hf-hub:' or 'local-dir:', or a model's name"
-        )
-    architecture, dot, tag = name.partition(".")
-    if dot and not tag:
-        raise ValueError(f"expected arch.tag, got {name!r}")
-    return RegisteredName(architecture, tag or None)
+__all__ = ["create_model", "list_models"]
 
 
 def create_model(
@@ -77,17 +26,29 @@ def create_model(
     num_classes: int | None = None,
     in_chans: int | None = None,
     weights: str | os.PathLike[str] | None = None,
+    sha256: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
     **model_args: Any,
 ) -> SegmentationModel:
-    """Build a network by name.
+    """Build a network by name, with or without pretrained weights.
 
     Args:
         name: "arch", "arch.tag", "hf-hub:org/name[@revision]" or "local-dir:PATH"; all but the first
             load weights.
         pretrained: load the architecture's default weights.
         num_classes: classes, background included; None: the weights' own, else 4 (none, LAD, LCX, RCA).
-        in_chans: input channels; None: the weights' own, else 1 (CT).
-        weights: a safetensors file to load.
+            With another number than the weights' the final convolution is new.
+        in_chans: input channels; None: the weights' own, else 1 (CT). With another number than the weights'
+            the first convolution is adapted.
+        weights: a safetensors file to load; with "arch.tag" it must be a copy of that one.
+        sha256: that the file of weights must have.
+        revision: branch, tag or commit on the Hub; None: the manifest's, else main.
+        cache_dir: folder of the Hub client's cache.
+        local_files_only: no downloads.
+        token: for the Hub; by default the one of the environment or the login.
         **model_args: further keywords of the network's entry point, as `width` or `aux_head`.
 
     Returns:
@@ -96,33 +57,27 @@ def create_model(
     Raises:
         ValueError: for an unknown name or tag, with the nearest known ones, or a bad value.
         TypeError: for an unknown keyword, with the nearest known ones.
-        NotImplementedError: if weights are asked for: this version does not load any.
+        WeightsError: if the weights cannot be had, are damaged, unsafe, or not this network's: one of its
+            subclasses in `ddrsapc.hub`.
 
     Example:
         >>> model = create_model("ddr_sapc_u", num_classes=4)
     """
     parsed = parse_model_name(name)
-    if not isinstance(parsed, RegisteredName):
-        raise _cannot_load(name)
-    entrypoint = model_entrypoint(parsed.architecture)
-    keywords = inspect.signature(entrypoint).parameters
-    for keyword in model_args:
-        if keyword not in keywords:
-            known = [*inspect.signature(create_model).parameters, *keywords]
-            known = [name for name in dict.fromkeys(known) if name not in ("name", "model_args")]
-            raise TypeError(f"{parsed.architecture} takes no keyword {keyword!r}: {nearest(keyword, known)}")
-    tags = [entry.partition(".")[2] for entry in list_pretrained() if entry.startswith(f"{parsed.architecture}.")]
-    if parsed.tag is not None and parsed.tag not in tags:
-        raise ValueError(f"{parsed.architecture} has no weights tagged {parsed.tag!r}: {nearest(parsed.tag, tags)}")
-    if parsed.tag is not None or pretrained or weights is not None:
-        raise _cannot_load(name)
-    if num_classes is not None:
-        model_args["num_classes"] = num_classes
-    if in_chans is not None:
-        model_args["in_chans"] = in_chans
-    model = entrypoint(**model_args)
-    model.architecture, model.model_args = parsed.architecture, model_args
-    return model
+    architecture = parsed.architecture if isinstance(parsed, RegisteredName) else None
+    if architecture is not None:
+        _check_keywords(architecture, model_args)
+    counts = {"num_classes": num_classes, "in_chans": in_chans}
+    asked = {key: value for key, value in counts.items() if value is not None} | model_args
+    source = _source(parsed, pretrained, weights)
+    if source is None:
+        if sha256 is not None or revision is not None:
+            raise ValueError(f"{name!r} loads no weights to have a sha256 or a revision; add pretrained=True")
+        return build_model(parsed.architecture, asked)  # type: ignore[union-attr]  # all others are sources
+    opened = open_weights(source, HubOptions(revision, cache_dir, local_files_only, token), sha256=sha256)
+    if architecture is None and opened.config is not None:
+        _check_keywords(opened.config.architecture, model_args)
+    return build_with_weights(architecture, asked, opened)
 
 
 def list_models(
@@ -160,8 +115,23 @@ def _globs(argument: str, globs: str | Sequence[str]) -> list[str]:
     return [glob for glob in as_list if glob]
 
 
-def _cannot_load(name: str) -> NotImplementedError:
-    return NotImplementedError(
-        f"{name!r}: this version of ddrsapc cannot load weights by itself. Build the network with "
-        "create_model(architecture) and load a state dict of your own with model.load_state_dict(...)"
-    )
+def _source(
+    parsed: RegisteredName | HubName | LocalName, pretrained: bool, weights: str | os.PathLike[str] | None
+) -> Source | None:
+    """Where `create_model` takes weights from; None: from nowhere."""
+    if not isinstance(parsed, RegisteredName):
+        if weights is not None:
+            raise ValueError("two sources of weights, the name and weights=...; give one")
+        return parsed
+    if weights is not None:
+        return FileName(Path(weights).expanduser(), parsed if parsed.tag is not None else None)
+    return parsed if pretrained or parsed.tag is not None else None
+
+
+def _check_keywords(architecture: str, model_args: Mapping[str, Any]) -> None:
+    keywords = inspect.signature(model_entrypoint(architecture)).parameters
+    for keyword in model_args:
+        if keyword not in keywords:
+            known = [*inspect.signature(create_model).parameters, *keywords]
+            known = [name for name in dict.fromkeys(known) if name not in ("name", "model_args")]
+            raise TypeError(f"{architecture} takes no keyword {keyword!r}: {nearest(keyword, known)}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from ddrsapc.models.base import SegmentationModel
 
-__all__ = ["architectures", "is_model", "model_entrypoint", "nearest", "register_model"]
+__all__ = ["architectures", "build_model", "is_model", "model_entrypoint", "nearest", "register_model"]
 
 EntryPoint = TypeVar("EntryPoint", bound=Callable[..., SegmentationModel])
 
@@ -67,6 +67,18 @@ def model_entrypoint(name: str) -> Callable[..., SegmentationModel]:
         known = architectures()
         raise ValueError(f"unknown model {architecture!r}: {nearest(architecture, known)}")
     return _ENTRYPOINTS[architecture]
+
+
+def build_model(architecture: str, model_args: Mapping[str, Any]) -> SegmentationModel:
+    """Call the entry point of an architecture; the network notes what it was built by.
+
+    Raises:
+        ValueError: for an unknown architecture or a bad value.
+        TypeError: for an unknown keyword.
+    """
+    model = model_entrypoint(architecture)(**model_args)
+    model.architecture, model.model_args = architecture, dict(model_args)
+    return model
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+class SkipRandomInit(TorchFunctionMode):
+    """Context in which networks are built without drawing random numbers, for weights that are loaded at once.
+
+    The values of such parameters are arbitrary until then; on the meta device it saves most of the time.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def init_weights(module: nn.Module) -> None:

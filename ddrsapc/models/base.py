@@ -81,8 +81,13 @@ class SegmentationModel(nn.Module, ABC):
             in_channels = self.feature_info[self.aux_feature].channels
             self.aux_head = SegmentationHead(in_channels, aux_channels, self.num_classes)
         self.apply(init_weights)
-        for name in self._classifiers():
+        for name in self.classifiers:
             init_classifier(self._conv(name))
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Names of the final convolutions: `classifier`, and the auxiliary head's where there is one."""
+        return (self.classifier,) if self.aux_head is None else (self.classifier, "aux_head.classifier")
 
     @abstractmethod
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -145,7 +150,7 @@ class SegmentationModel(nn.Module, ABC):
         Device, dtype and memory layout stay the old ones'; the rest of the network keeps its weights.
         """
         self.num_classes = num_classes = check_positive("num_classes", num_classes)
-        for name in self._classifiers():
+        for name in self.classifiers:
             old = self._conv(name)
             new = nn.Conv2d(
                 old.in_channels,
@@ -198,9 +203,6 @@ class SegmentationModel(nn.Module, ABC):
             }
             groups.setdefault(key, group)["params"].append(parameter)
         return list(groups.values())
-
-    def _classifiers(self) -> list[str]:
-        return [self.classifier] if self.aux_head is None else [self.classifier, "aux_head.classifier"]
 
     def _conv(self, name: str) -> nn.Conv2d:
         conv = self.get_submodule(name)

@@ -126,6 +126,7 @@ class DDRNet(SegmentationModel):
         aux_head: bool = False,
     ) -> None:
         super().__init__(num_classes=num_classes, in_chans=in_chans, width=width)
+        self.spp_ratio = spp_ratio
         self.encoder = DualResolutionEncoder(in_chans, width, spp_channels=spp_ratio * width)
         self.head = SegmentationHead(4 * width, 2 * width, num_classes)
         self.feature_info = self.encoder.feature_info

@@ -9,25 +9,25 @@ last.safetensors, best.safetensors            the weights to use (the average wh
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from ddrsapc.factory import create_model
 from ddrsapc.files import sync_folder, write_atomically
-from ddrsapc.models import InputConfig, SegmentationModel
+from ddrsapc.hub.errors import WeightsError
+from ddrsapc.hub.loading import build_with_weights, open_weights
+from ddrsapc.hub.remote import HubOptions
+from ddrsapc.hub.sources import FileName
+from ddrsapc.hub.weights_file import read_weights
+from ddrsapc.models import SegmentationModel
 
-__all__ = ["CheckpointError", "Checkpoints", "load_trained", "state_bytes", "weights_bytes"]
+__all__ = ["CheckpointError", "Checkpoints", "load_trained", "state_bytes"]
 
 
 class CheckpointError(RuntimeError):
@@ -81,7 +81,7 @@ class Checkpoints:
         """
         folder = self.path(step)
         try:
-            weights = {path.stem: _read_safetensors(path)[0] for path in sorted(folder.glob("*.safetensors"))}
+            weights = {path.stem: dict(read_weights(path).tensors) for path in sorted(folder.glob("*.safetensors"))}
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
             weights["model"]  # KeyError where it is missing
         except Exception as error:  # torch raises many kinds for damaged files
@@ -121,28 +121,6 @@ def state_bytes(state: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def weights_bytes(model: SegmentationModel, **metadata: Any) -> bytes:
-    """A network's weights as safetensors that say how to build it.
-
-    Args:
-        model: built by `create_model`, or weights alone are kept.
-        **metadata: more to note in the header.
-    """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    notes = {
-        "architecture": model.architecture,
-        "model_args": {**model.model_args, "num_classes": model.num_classes, "in_chans": model.in_chans},
-        "input": asdict(model.input_config),
-    }
-    header = {"format": "pt"} | {key: json.dumps(value) for key, value in (notes | metadata).items()}
-    data = save_safetensors(tensors, header)
-    # the library writes the notes in random order: sorted, equal weights are equal bytes
-    end = 8 + int.from_bytes(data[:8], "little")
-    text = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[end:]
-
-
 def load_trained(path: str | os.PathLike[str]) -> SegmentationModel:
     """The network of a `best.safetensors` or `last.safetensors`, in evaluation mode.
 
@@ -154,23 +132,9 @@ def load_trained(path: str | os.PathLike[str]) -> SegmentationModel:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected the best.safetensors of a training run")
     try:
-        tensors, metadata = _read_safetensors(path)
-        architecture, model_args = json.loads(metadata["architecture"]), json.loads(metadata["model_args"])
-        settings = json.loads(metadata["input"])
-        input_config = InputConfig(tuple(settings["hu_window"]), settings["mean"], settings["std"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no trained network of ddrsapc ({error})") from error
-    if not architecture:
-        raise CheckpointError(f"{path} does not name its network: it was not built by create_model; load it by hand")
-    try:
-        model = create_model(architecture, **model_args)
-        model.load_state_dict(tensors, strict=True)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not fit {architecture} ({error})") from error
-    model.input_config = input_config
-    return model.eval()
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        weights = open_weights(FileName(path), HubOptions())
+        if weights.config is None:
+            raise CheckpointError(f"{path} does not name its network: load it with create_model(arch, weights=PATH)")
+        return build_with_weights(None, {}, weights).eval()
+    except WeightsError as error:
+        raise CheckpointError(f"this is no trained network of ddrsapc: {error}") from error

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 
 from ddrsapc.data import Augmentation, EpochBatches, make_loader, shard_batches
 from ddrsapc.files import lock, write_atomically
+from ddrsapc.hub.saving import weights_bytes
 from ddrsapc.models import SegmentationModel
-from ddrsapc.training.checkpoints import CheckpointError, Checkpoints, state_bytes, weights_bytes
+from ddrsapc.training.checkpoints import CheckpointError, Checkpoints, state_bytes
 from ddrsapc.training.config import TrainConfig
 from ddrsapc.training.distributed import broadcast_buffers, gather, rank_and_world_size, unwrap
 from ddrsapc.training.loop import BatchPreparation, Evaluation, NonFiniteError, TrainStats, evaluate, train_one_epoch

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from ddrsapc import data
+from ddrsapc.hub.saving import weights_bytes
 from ddrsapc.metrics import ConfusionMatrix
 from ddrsapc.training import BatchPreparation
-from ddrsapc.training.checkpoints import weights_bytes
 from tests.training.small import small_network, squares
 
 RED, GREEN, YELLOW = (255, 0, 0), (0, 255, 0), (255, 255, 0)

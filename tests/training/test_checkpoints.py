@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from ddrsapc.hub.saving import weights_bytes
 from ddrsapc.models import InputConfig
 from ddrsapc.training import CheckpointError, load_trained
-from ddrsapc.training.checkpoints import Checkpoints, state_bytes, weights_bytes
+from ddrsapc.training.checkpoints import Checkpoints, state_bytes
 from tests.training.small import small_network
 
 

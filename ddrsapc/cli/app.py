@@ -1,0 +1,51 @@
+"""The command's parts, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+import ddrsapc
+from ddrsapc.cli.weights import convert, push, verify
+
+__all__ = ["cli", "run"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, no_args_is_help=True)
+@click.version_option(ddrsapc.__version__, message="ddrsapc %(version)s")
+def cli() -> None:
+    """Real-time segmentation of coronary artery calcification in cardiac CT.
+
+    For research only; not a medical device.
+    """
+
+
+for command in (convert, push, verify):
+    cli.add_command(command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run `ddrsapc ARGUMENTS...`; errors are one line.
+
+    Args:
+        arguments: None: those of the process.
+
+    Returns:
+        The exit code: 0, 2 for input that cannot be used, 130 after Ctrl-C.
+    """
+    try:
+        cli.main(arguments, prog_name="ddrsapc", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        return 2
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        click.echo(f"error: {error}", err=True)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        return 130
+    return 0

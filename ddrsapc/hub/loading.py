@@ -1,0 +1,317 @@
+"""Weights from wherever they are into a network."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddrsapc.hub.config import ModelConfig
+from ddrsapc.hub.errors import (
+    UnsafeWeightsError,
+    WeightsIntegrityError,
+    WeightsMismatchError,
+    WeightsNotFoundError,
+    WeightsNotPublishedError,
+)
+from ddrsapc.hub.manifest import WeightsSpec, checkout_folder, load_manifest
+from ddrsapc.hub.remote import HubOptions, expected_by_etag, fetch
+from ddrsapc.hub.sources import FileName, HubName, LocalName, RegisteredName, Source, parse_source
+from ddrsapc.hub.weights_file import Expected, WeightsFile, read_bytes, read_weights, verify_weights
+from ddrsapc.layers.init import SkipRandomInit, init_classifier
+from ddrsapc.models import InputConfig, SegmentationModel
+from ddrsapc.registry import build_model, nearest
+from ddrsapc.state_dicts import classes_and_channels, mismatches
+
+__all__ = [
+    "CONFIG_NAME",
+    "WEIGHTS_NAME",
+    "Weights",
+    "build_with_weights",
+    "fitted_state",
+    "load_weights",
+    "local_file",
+    "named_spec",
+    "open_weights",
+]
+
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+"""Names of the two files, in a repository and in a folder."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Checked weights, before they meet a network."""
+
+    place: str
+    """What messages call them."""
+    file: WeightsFile
+    config: ModelConfig | None
+    """None: the file does not say what network it belongs to."""
+
+
+def load_weights(
+    model: SegmentationModel,
+    source: str | os.PathLike[str],
+    *,
+    sha256: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> None:
+    """Load weights into a network, and how they expect their input (`model.input_config`).
+
+    Everything must fit: no key may be missing or left over. Where the network has another number of classes than
+    the weights, its final convolutions are initialised anew; where it has another number of input channels, the
+    first convolution is summed or repeated over them. Both are logged. The network is changed only if all fits.
+
+    Args:
+        model: the network; it keeps its device, dtype and mode.
+        source: a safetensors file, "arch.tag", "hf-hub:org/name[@revision]" or "local-dir:PATH".
+        sha256: that the file of weights must have.
+        revision: branch, tag or commit on the Hub.
+        cache_dir: of the Hub's client.
+        local_files_only: no downloads.
+        token: for the Hub; by default the one of the environment or the login.
+
+    Raises:
+        WeightsError: one of its subclasses, by cause; see `ddrsapc.hub.errors`.
+        TypeError: if `model` is not a network of ddrsapc.
+        ValueError: for a malformed source.
+    """
+    if not isinstance(model, SegmentationModel):
+        raise TypeError(f"expected a network of ddrsapc, got {type(model).__name__}; unwrap it first")
+    parsed = parse_source(source)
+    options = HubOptions(revision, cache_dir, local_files_only, token)
+    _load(model, open_weights(parsed, options, sha256=sha256))
+
+
+def open_weights(source: Source, options: HubOptions, *, sha256: str | None = None) -> Weights:
+    """Find, check and parse weights; nothing is built.
+
+    Raises:
+        WeightsError: one of its subclasses, by cause.
+    """
+    if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise ValueError(f"expected 64 lower-case hex digits as sha256, got {sha256!r}")
+    if isinstance(source, RegisteredName):
+        weights = _open_listed(named_spec(source), options)
+    elif isinstance(source, FileName) and source.listed is not None:
+        weights = _open_listed(named_spec(source.listed), options, source.path)
+    elif isinstance(source, HubName):
+        return _open_repository(source, options, sha256)
+    elif isinstance(source, LocalName):
+        weights = _open_folder(source.path)
+    else:
+        weights = _open_file(source.path)
+    if sha256 not in (None, weights.file.sha256):
+        raise WeightsIntegrityError(f"{weights.place}: expected sha256 {sha256}, found {weights.file.sha256}")
+    return weights
+
+
+def build_with_weights(architecture: str | None, asked: Mapping[str, Any], weights: Weights) -> SegmentationModel:
+    """The network of weights, with what was asked for in place of its own arguments.
+
+    Args:
+        architecture: name in the registry; None: the one that the weights name.
+        asked: keywords of the entry point.
+        weights: from `open_weights`.
+
+    Raises:
+        WeightsMismatchError: if they do not fit it; found before memory is taken for the network.
+    """
+    config = weights.config
+    if architecture is None:
+        if config is None:
+            raise WeightsMismatchError(
+                f"{weights.place} does not name its network; use create_model(arch, weights=...)"
+            )
+        architecture = config.architecture
+    own = dict(config.model_args) if config is not None and config.architecture == architecture else {}
+    arguments = {**own, **asked}
+    skeleton = ModelConfig(architecture, arguments, InputConfig()).skeleton()
+    if not own:
+        arguments = {**classes_and_channels(skeleton, weights.file.tensors), **asked}
+        skeleton = ModelConfig(architecture, arguments, InputConfig()).skeleton()
+    fitted_state(skeleton, weights)
+    with SkipRandomInit():
+        model = build_model(architecture, arguments)
+    _load(model, weights)
+    return model
+
+
+def fitted_state(model: SegmentationModel, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
+    """What to load into a network, and notes on what of the weights had to be changed for it.
+
+    Args:
+        model: the network, or its skeleton on the meta device.
+        weights: from `open_weights`.
+
+    Raises:
+        WeightsMismatchError: if they do not fit it.
+    """
+    state, notes = dict(weights.file.tensors), []
+    counts = classes_and_channels(model, weights.file.tensors)
+    said = weights.config.model_args if weights.config is not None else {}
+    for name, count in counts.items():
+        if count != said.get(name, count):
+            raise WeightsMismatchError(f"{weights.place}: said to have {name}={said[name]}, but has {count}")
+    renewed: list[str] = []
+    if counts.get("num_classes", model.num_classes) != model.num_classes:
+        renewed = [f"{name}.{part}" for name in model.classifiers for part in ("weight", "bias")]
+        state = {key: tensor for key, tensor in state.items() if key not in renewed}
+        notes.append(
+            f"{', '.join(model.classifiers)} initialised anew for {model.num_classes} classes instead of "
+            f"{counts['num_classes']}: train before use"
+        )
+    if counts.get("in_chans", model.in_chans) != model.in_chans:
+        key = f"{model.first_conv}.weight"
+        state[key] = _adapt_channels(state[key], model.in_chans)
+        notes.append(f"{model.first_conv} adapted to {model.in_chans} input channels instead of {counts['in_chans']}")
+    problems = mismatches(model.state_dict(), state, may_lack=renewed)
+    if problems:
+        config = weights.config
+        own = (
+            f"They are of {config.architecture} {dict(config.model_args)}"
+            if config is not None
+            else "The file names no network"
+        )
+        raise WeightsMismatchError(
+            f"{weights.place} does not fit {model.architecture or type(model).__name__}: {problems}. {own}; build the "
+            "network that they belong to"
+        )
+    return state, notes
+
+
+def named_spec(name: RegisteredName) -> WeightsSpec:
+    """The manifest's entry of "arch.tag"; the default one of "arch".
+
+    Raises:
+        WeightsNotFoundError: if there are no weights for the architecture.
+        ValueError: for an unknown tag, with the nearest known ones.
+    """
+    specs = {spec.tag: spec for spec in load_manifest().values() if spec.architecture == name.architecture}
+    if name.tag is not None:
+        if name.tag not in specs:
+            raise ValueError(f"{name.architecture} has no weights tagged {name.tag!r}: {nearest(name.tag, specs)}")
+        return specs[name.tag]
+    for spec in specs.values():
+        if spec.default:
+            return spec
+    raise WeightsNotFoundError(
+        f"there are no pretrained weights for {name.architecture}; list_models(pretrained=True) lists all there are"
+    )
+
+
+def local_file(spec: WeightsSpec) -> Path | None:
+    """The local copy of an entry: in `$DDRSAPC_WEIGHTS_DIR`, else in `weights/` of a source checkout.
+
+    Raises:
+        WeightsNotFoundError: if `$DDRSAPC_WEIGHTS_DIR` is no folder.
+    """
+    chosen = os.environ.get("DDRSAPC_WEIGHTS_DIR")
+    if chosen and not Path(chosen).is_dir():
+        raise WeightsNotFoundError(f"$DDRSAPC_WEIGHTS_DIR is {chosen!r}, which is no folder; correct or unset it")
+    for folder in (Path(chosen) if chosen else None, checkout_folder()):
+        if folder is not None and os.path.lexists(folder / spec.filename):
+            return folder / spec.filename
+    return None
+
+
+def _open_listed(spec: WeightsSpec, options: HubOptions, path: Path | None = None) -> Weights:
+    counts = {"num_classes": spec.num_classes, "in_chans": spec.in_chans}
+    config = ModelConfig(spec.architecture, counts, spec.input)
+    path = path or local_file(spec)
+    if path is not None:
+        return Weights(f"{spec.name} ({path})", verify_weights(path, spec), config)
+    revision = options.revision or spec.revision
+    if spec.repo_id is None or revision is None:
+        raise WeightsNotPublishedError(
+            f"{spec.name} is not published on the Hub yet. It loads from a source checkout (weights/{spec.filename}), "
+            f"from a folder named by $DDRSAPC_WEIGHTS_DIR that holds {spec.filename}, or with weights=PATH"
+        )
+    file = fetch(spec.repo_id, WEIGHTS_NAME, revision, options, lambda path: verify_weights(path, spec))
+    return Weights(f"{spec.name} ({spec.repo_id}@{revision})", file, config)
+
+
+def _open_repository(name: HubName, options: HubOptions, sha256: str | None) -> Weights:
+    if name.revision is not None and options.revision not in (None, name.revision):
+        raise ValueError(f"two revisions, {name.revision!r} in the name and {options.revision!r}; give one")
+    revision = name.revision or options.revision or "main"
+
+    def config(path: Path) -> tuple[ModelConfig, str]:
+        expected = expected_by_etag(path, name.repo_id, options)
+        place = f"{name.repo_id}/{CONFIG_NAME}@{revision}"
+        return ModelConfig.parse(read_bytes(path, expected, place=place), place), path.parent.name
+
+    def weights(path: Path) -> WeightsFile:
+        place = f"{name.repo_id}/{WEIGHTS_NAME}@{revision}"
+        expected = Expected(sha256) if sha256 else expected_by_etag(path, name.repo_id, options)
+        if expected == Expected():
+            raise WeightsIntegrityError(f"{place}: the Hub's hash of the file is not known here; give sha256=...")
+        return read_weights(path, expected, place=place)
+
+    found, commit = fetch(name.repo_id, CONFIG_NAME, revision, options, config)
+    # of the same commit, though the branch may move meanwhile
+    return Weights(f"{name.repo_id}@{commit}", fetch(name.repo_id, WEIGHTS_NAME, commit, options, weights), found)
+
+
+def _open_folder(folder: Path) -> Weights:
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise WeightsNotFoundError(
+                f"{folder} has no {name}; expected a folder written by save_pretrained (for the weights of a training "
+                "run: create_model(arch, weights=PATH))"
+            )
+    place = str(folder / CONFIG_NAME)
+    config = ModelConfig.parse(read_bytes(folder / CONFIG_NAME, place=place), place)
+    return Weights(str(folder), read_weights(folder / WEIGHTS_NAME), config)
+
+
+def _open_file(path: Path) -> Weights:
+    file = read_weights(path)
+    if "architecture" not in file.metadata:
+        return Weights(str(path), file, None)
+    try:
+        said = [json.loads(file.metadata[key]) for key in ("architecture", "model_args", "input")]
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UnsafeWeightsError(
+            f"{path}: its header does not say well what network it belongs to ({error})"
+        ) from error
+    return Weights(str(path), file, ModelConfig.checked(*said, place=str(path)))
+
+
+def _adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution (O, M, k, k) for N = `channels`: summed over groups, or repeated and scaled by M / N.
+
+    An image repeated in all channels gives the same output before and after, if N < M or M divides N.
+    """
+    own = weight.shape[1]
+    if channels < own:
+        groups = [weight[:, i::channels].sum(1, dtype=torch.float64) for i in range(channels)]
+        return torch.stack(groups, 1)  # (O, N, k, k)
+    repeated = weight.repeat(1, -(-channels // own), 1, 1)[:, :channels]  # (O, N, k, k)
+    return repeated.double() * (own / channels)
+
+
+def _load(model: SegmentationModel, weights: Weights) -> None:
+    state, notes = fitted_state(model, weights)
+    model.load_state_dict(state, strict=False)
+    for name in model.classifiers:
+        if f"{name}.weight" not in state:
+            init_classifier(model.get_submodule(name))  # type: ignore[arg-type]
+    if weights.config is not None:
+        model.input_config = weights.config.input_config
+    for note in notes:
+        _log.warning("%s: %s", weights.place, note)

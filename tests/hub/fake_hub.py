@@ -1,0 +1,373 @@
+"""A Hugging Face Hub on loopback: what `huggingface_hub` asks for, with faults on request.
+
+One port is the Hub, a second one its storage (LFS and Xet), so that a token that leaves the Hub's host is seen.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+LFS_SUFFIXES = (".safetensors", ".bin")
+
+
+class Request(NamedTuple):
+    """What a server was asked."""
+
+    port: str  # "hub" or "storage"
+    method: str
+    path: str
+    authorization: str | None
+
+
+@dataclass
+class Blob:
+    """A file's bytes, in Git or in LFS."""
+
+    data: bytes
+    lfs: bool
+
+    @property
+    def git_sha1(self) -> str:
+        content = self.data
+        if self.lfs:
+            content = (
+                f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(content)}\n".encode()
+            )
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        return self.sha256 if self.lfs else self.git_sha1
+
+
+@dataclass
+class Repo:
+    """Commits, the newest last; `main` is the newest."""
+
+    private: bool = False
+    gated: bool = False
+    commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
+
+    def commit(self, files: dict[str, Blob]) -> str:
+        newest = list(self.commits.values())[-1] if self.commits else {}
+        self.commits[hashlib.sha1(b"commit %d %d" % (id(self), len(self.commits))).hexdigest()] = {**newest, **files}
+        return self.resolve("main")
+
+    def resolve(self, revision: str) -> str:
+        return list(self.commits)[-1] if revision == "main" else revision
+
+
+class FakeHub:
+    """The two servers; `repos` is what is published, `requests` what was asked, `faults` what goes wrong.
+
+    A fault is a function of (handler, request) that returns True if it answered; by repository, each used once
+    unless it is followed by itself in the list.
+    """
+
+    def __init__(self, token: str = "hf_" + "x" * 34) -> None:
+        self.token = token
+        self.repos: dict[str, Repo] = {}
+        self.storage: dict[str, bytes] = {}
+        self.requests: list[Request] = []
+        self.faults: dict[str, list[str]] = {}
+        self.connections: list[socket.socket] = []
+        self._hub, self._storage = (self._start(name) for name in ("hub", "storage"))
+        self.url, self.storage_url = (f"http://127.0.0.1:{s.server_port}" for s in (self._hub, self._storage))
+
+    def _start(self, name: str) -> ThreadingHTTPServer:
+        handler = type("Handler", (_Handler,), {"hub": self, "port": name})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return server
+
+    def close(self) -> None:
+        for server in (self._hub, self._storage):
+            server.shutdown()
+            server.server_close()
+        for connection in self.connections:  # those that clients keep open
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def publish(self, repo_id: str, files: dict[str, bytes], **flags: bool) -> str:
+        """Put files into a repository, made where it is missing; the commit."""
+        repo = self.repos.setdefault(repo_id, Repo(**flags))
+        return repo.commit({name: Blob(data, name.endswith(LFS_SUFFIXES)) for name, data in files.items()})
+
+    def fault(self, repo_id: str) -> str | None:
+        """The fault that strikes now: the list's next one; the last one stays if it ends in "always"."""
+        pending = self.faults.get(repo_id, [])
+        if not pending:
+            return None
+        return pending[0] if pending[0].endswith("always") else pending.pop(0)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: FakeHub
+    port: str
+
+    def setup(self) -> None:
+        super().setup()
+        self.hub.connections.append(self.connection)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    do_GET = do_POST = do_PUT = do_HEAD  # noqa: N815  # the standard library's names
+
+    def _serve(self) -> None:
+        self.body = self._read_body()
+        split = urlsplit(self.path)
+        path = unquote(split.path)
+        self.hub.requests.append(Request(self.port, self.command, path, self.headers.get("Authorization")))
+        self.query = parse_qs(split.query)
+        routes = _HUB if self.port == "hub" else _STORAGE
+        for method, pattern, serve in routes:
+            match = re.fullmatch(pattern, path)
+            if match and self.command in method:
+                serve(self, *match.groups())
+                return
+        self.answer(404, {"error": f"no such endpoint: {self.command} {path}"})
+
+    def _read_body(self) -> bytes:
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            data = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                data += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return data
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def answer(self, status: int, content: object = b"", **headers: str) -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", headers.pop("Content_Length", str(len(data))))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def error(self, status: int, code: str = "", message: str = "") -> None:
+        self.answer(status, {"error": message or code}, X_Error_Code=code, X_Error_Message=message or code)
+
+    def reset(self) -> None:
+        """Break the connection with a TCP reset."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def repo(self, repo_id: str) -> Repo | None:
+        """The repository, if the token may see it; otherwise the refusal is answered."""
+        repo = self.hub.repos.get(repo_id)
+        known = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+        if repo is None or (repo.private and not known):
+            self.error(404 if known else 401, "RepoNotFound", "Repository not found")
+            return None
+        if repo.gated and not known:
+            self.error(401 if not self.headers.get("Authorization") else 403, "GatedRepo", "Access is restricted")
+            return None
+        return repo
+
+    # the Hub
+
+    def resolve(self, repo_id: str, revision: str, name: str) -> None:  # noqa: PLR0911
+        fault = self.hub.fault(repo_id) or ""
+        if fault.startswith("reset"):
+            return self.reset()
+        if fault.startswith("slow"):
+            time.sleep(3)
+        if fault.startswith("500"):
+            return self.error(500, "", "Internal error")
+        if fault.startswith("portal"):
+            return self.answer(200, b"<html>Welcome to the hotel's network</html>", Content_Type="text/html")
+        if fault.startswith("disabled"):
+            return self.error(403, "", "Access to this resource is disabled.")
+        repo = self.repo(repo_id)
+        if repo is None:
+            return None
+        commit = repo.resolve(revision)
+        if commit not in repo.commits:
+            return self.error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        blob = repo.commits[commit].get(name)
+        if blob is None:
+            return self.answer(
+                404,
+                {"error": "no entry"},
+                X_Error_Code="EntryNotFound",
+                X_Repo_Commit=commit,
+                X_Error_Message="no entry",
+            )
+        if blob.lfs:
+            self.hub.storage[blob.sha256] = blob.data
+            return self.answer(
+                302,
+                X_Repo_Commit=commit,
+                X_Linked_Etag=f'"{blob.etag}"',
+                X_Linked_Size=str(len(blob.data)),
+                Location=f"{self.hub.storage_url}/lfs/{repo_id}/{blob.sha256}",
+            )
+        return self.answer(200, blob.data, X_Repo_Commit=commit, ETag=f'"{blob.etag}"')
+
+    def create_repo(self) -> None:
+        if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            return self.error(401, "", "Invalid username or password.")
+        asked = json.loads(self.body)
+        repo_id = f"{asked.get('organization') or 'me'}/{asked['name']}"
+        status = 409 if repo_id in self.hub.repos else 200
+        if status == 200:
+            self.hub.repos[repo_id] = Repo(private=bool(asked.get("private")))
+            self.hub.publish(repo_id, {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
+        return self.answer(status, {"url": f"{self.hub.url}/{repo_id}", "error": "exists" if status == 409 else None})
+
+    def preupload(self, repo_id: str, _: str) -> None:
+        if self.repo(repo_id) is not None:
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(LFS_SUFFIXES) else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in json.loads(self.body)["files"]
+            ]
+            self.answer(200, {"files": modes})
+
+    def lfs_batch(self, repo_id: str) -> None:
+        objects = [
+            {**asked, "actions": {"upload": {"href": f"{self.hub.storage_url}/lfs/{repo_id}/{asked['oid']}"}}}
+            for asked in json.loads(self.body)["objects"]
+        ]
+        self.answer(200, {"transfer": "basic", "objects": objects})
+
+    def commit(self, repo_id: str, _: str) -> None:
+        fault = self.hub.fault(repo_id) or ""
+        repo = self.repo(repo_id)
+        if repo is None:
+            return None
+        files: dict[str, Blob] = {}
+        for line in self.body.splitlines():
+            item = json.loads(line)
+            if item["key"] == "file":
+                files[item["value"]["path"]] = Blob(base64.b64decode(item["value"]["content"]), lfs=False)
+            elif item["key"] == "lfsFile":
+                oid = item["value"]["oid"]
+                if oid not in self.hub.storage:
+                    return self.error(400, "", f"LFS object {oid} was not uploaded")
+                files[item["value"]["path"]] = Blob(self.hub.storage[oid], lfs=True)
+        if fault.startswith("hang"):
+            time.sleep(60)
+        oid = repo.commit(files)
+        if fault.startswith("tampered"):
+            weights = repo.commits[oid]["model.safetensors"]
+            repo.commits[oid]["model.safetensors"] = Blob(weights.data[:-1] + bytes([weights.data[-1] ^ 1]), lfs=True)
+        return self.answer(200, {"commitOid": oid, "commitUrl": f"{self.hub.url}/{repo_id}/commit/{oid}"})
+
+    def paths_info(self, repo_id: str, revision: str) -> None:
+        repo = self.repo(repo_id)
+        if repo is None:
+            return
+        files = repo.commits[repo.resolve(revision)]
+        paths = parse_qs(self.body.decode())["paths"]
+        self.answer(200, [self._path_info(path, files[path]) for path in paths if path in files])
+
+    @staticmethod
+    def _path_info(path: str, blob: Blob) -> dict[str, object]:
+        info = {"type": "file", "path": path, "size": len(blob.data), "oid": blob.git_sha1}
+        lfs = {"oid": blob.sha256, "size": len(blob.data), "pointerSize": 134}
+        return {**info, "lfs": lfs} if blob.lfs else info
+
+    def model_info(self, repo_id: str, revision: str | None = None) -> None:
+        repo = self.repo(repo_id)
+        if repo is not None:
+            self.answer(200, {"id": repo_id, "sha": repo.resolve(revision or "main"), "siblings": []})
+
+    def xet_token(self, repo_id: str, _: str, __: str) -> None:
+        if self.repo(repo_id) is not None:
+            token = {"casUrl": self.hub.storage_url, "exp": int(time.time()) + 3600, "accessToken": "xet-token"}
+            self.answer(
+                200,
+                token,
+                X_Xet_Cas_Url=token["casUrl"],
+                X_Xet_Access_Token="xet-token",
+                X_Xet_Token_Expiration=str(token["exp"]),
+            )
+
+    def validate_yaml(self) -> None:
+        self.answer(200, {"errors": [], "warnings": []})
+
+    # its storage
+
+    def get_lfs(self, repo_id: str, oid: str) -> None:
+        data = self.hub.storage[oid]
+        fault = self.hub.fault(f"{repo_id} storage") or ""
+        if fault.startswith("reset"):
+            return self.reset()
+        if fault.startswith("slow"):
+            time.sleep(3)
+        if fault.startswith("corrupt"):
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        if fault.startswith("truncated"):
+            self.answer(200, data[: len(data) // 2], Content_Length=str(len(data)))
+            self.close_connection = True
+            return None
+        return self.answer(200, data)
+
+    def put_lfs(self, repo_id: str, oid: str) -> None:
+        if self.hub.fault(f"{repo_id} upload") == "500":
+            return self.error(500, "", "Internal error")
+        if hashlib.sha256(self.body).hexdigest() != oid:
+            return self.error(400, "", "the bytes do not have this hash")
+        self.hub.storage[oid] = self.body
+        return self.answer(200)
+
+    def post_xorb(self, _: str) -> None:
+        """Keep the bytes of a xorb: chunks of 8 bytes header and data, stored as they are."""
+        data, rest = b"", self.body
+        while len(rest) > 8 and rest[0] == 0 and rest[4] == 0:  # version 0, not compressed
+            size = int.from_bytes(rest[1:4], "little")
+            data, rest = data + rest[8 : 8 + size], rest[8 + size :]
+        self.hub.storage[hashlib.sha256(data).hexdigest()] = data
+        self.answer(200, {"was_inserted": True})
+
+    def post_shard(self) -> None:
+        self.answer(200, {"result": 1})
+
+
+_HUB = [
+    (("POST",), r"/api/repos/create", _Handler.create_repo),
+    (("POST",), r"/api/validate-yaml", _Handler.validate_yaml),
+    (("POST",), r"/api/models/([^/]+/[^/]+)/preupload/(.+)", _Handler.preupload),
+    (("POST",), r"/api/models/([^/]+/[^/]+)/commit/(.+)", _Handler.commit),
+    (("POST",), r"/api/models/([^/]+/[^/]+)/paths-info/(.+)", _Handler.paths_info),
+    (("GET",), r"/api/models/([^/]+/[^/]+)/xet-(read|write)-token/(.+)", _Handler.xet_token),
+    (("GET",), r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", _Handler.model_info),
+    (("POST",), r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    (("HEAD", "GET"), r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _Handler.resolve),
+]
+_STORAGE = [
+    (("GET", "HEAD"), r"/lfs/([^/]+/[^/]+)/([0-9a-f]{64})", _Handler.get_lfs),
+    (("PUT",), r"/lfs/([^/]+/[^/]+)/([0-9a-f]{64})", _Handler.put_lfs),
+    (("POST",), r"/v1/xorbs/default/([0-9a-f]{64})", _Handler.post_xorb),
+    (("POST",), r"/v1/shards", _Handler.post_shard),
+]
