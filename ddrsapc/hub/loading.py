@@ -182,14 +182,10 @@ def fitted_state(model: SegmentationModel, weights: Weights) -> tuple[dict[str, 
     problems = mismatches(model.state_dict(), state, may_lack=renewed)
     if problems:
         config = weights.config
-        own = (
-            f"They are of {config.architecture} {dict(config.model_args)}"
-            if config is not None
-            else "The file names no network"
-        )
+        own = f"{config.architecture} {dict(config.model_args)}" if config is not None else "a network it does not name"
         raise WeightsMismatchError(
-            f"{weights.place} does not fit {model.architecture or type(model).__name__}: {problems}. {own}; build the "
-            "network that they belong to"
+            f"{weights.place} does not fit {model.architecture or type(model).__name__}: {problems}. It is of {own}; "
+            "build that one"
         )
     return state, notes
 

@@ -65,7 +65,7 @@ def verify_weights(path: str | os.PathLike[str], spec: WeightsSpec | None = None
 
     Size and SHA-256 against the manifest's entry, before anything is parsed; then the header (at most 1 MiB,
     20,000 tensors, no key twice, no other types than floating point and int64) and that all values are finite.
-    Memory: at most twice the file.
+    Memory: at most twice the file, and 2 KiB a tensor.
 
     Args:
         path: the file.
@@ -151,23 +151,7 @@ def parse_weights(data: bytes, place: str) -> WeightsFile:
         data: the file's bytes.
         place: what error messages call it.
     """
-    _check_start(data[:_START], len(data), place)
-    end = 8 + int.from_bytes(data[:8], "little")
-    if end > len(data):
-        raise WeightsIntegrityError(f"{place}: the file is cut short: {len(data)} bytes, its header alone has {end}")
-    try:
-        entries = parse_object(data[8:end])
-        metadata = entries.pop("__metadata__", {})
-        if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
-            raise ValueError("__metadata__ holds other things than text")
-        if len(entries) > MAX_TENSORS:
-            raise ValueError(f"{len(entries)} tensors, {MAX_TENSORS} are allowed")
-        for name, entry in entries.items():
-            dtype = entry.get("dtype") if isinstance(entry, dict) else None
-            if dtype not in DTYPES:
-                raise ValueError(f"{name[:80]!r} has the type {dtype!r}; allowed are {', '.join(sorted(DTYPES))}")
-    except ValueError as error:
-        raise UnsafeWeightsError(f"{place}: refused, its header is not that of a network's weights: {error}") from error
+    metadata = _check_header(data, place)
     try:
         tensors = parse_safetensors(data)
     except (SafetensorError, ValueError, OverflowError) as error:
@@ -219,3 +203,25 @@ def _check_start(start: bytes, size: int, place: str) -> None:
     if start[8:9] == b"{":
         raise UnsafeWeightsError(f"{place}: a header of {length} bytes is refused, {MAX_HEADER} are allowed")
     raise UnsafeWeightsError(f"{place}: not a safetensors file; only these are read")
+
+
+def _check_header(data: bytes, place: str) -> dict[str, str]:
+    """Refuse headers that are not a network's; the metadata."""
+    _check_start(data[:_START], len(data), place)
+    end = 8 + int.from_bytes(data[:8], "little")
+    if end > len(data):
+        raise WeightsIntegrityError(f"{place}: the file is cut short: {len(data)} bytes, its header alone has {end}")
+    try:
+        entries = parse_object(data[8:end])
+        metadata = entries.pop("__metadata__", {})
+        if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+            raise ValueError("__metadata__ holds other things than text")
+        if len(entries) > MAX_TENSORS:
+            raise ValueError(f"{len(entries)} tensors, {MAX_TENSORS} are allowed")
+        for name, entry in entries.items():
+            dtype = entry.get("dtype") if isinstance(entry, dict) else None
+            if dtype not in DTYPES:
+                raise ValueError(f"{name[:80]!r} has the type {dtype!r}; allowed are {', '.join(sorted(DTYPES))}")
+    except ValueError as error:
+        raise UnsafeWeightsError(f"{place}: refused, its header is not that of a network's weights: {error}") from error
+    return metadata
