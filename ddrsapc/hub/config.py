@@ -16,7 +16,6 @@ import torch
 
 from ddrsapc.hub.errors import UnsafeWeightsError, WeightsMismatchError
 from ddrsapc.hub.strict_json import parse_object
-from ddrsapc.layers.init import SkipRandomInit
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.registry import architectures, build_model, is_model, model_entrypoint, nearest
 
@@ -106,7 +105,7 @@ class ModelConfig:
 
     def skeleton(self) -> SegmentationModel:
         """The network on the meta device: names and shapes, no values."""
-        with torch.device("meta"), SkipRandomInit():
+        with torch.device("meta"):
             return build_model(self.architecture, self.model_args)
 
     def to_json(self, model: SegmentationModel, *, tag: str | None = None, license: str | None = None) -> bytes:

@@ -26,7 +26,7 @@ from ddrsapc.hub.manifest import WeightsSpec, checkout_folder, load_manifest
 from ddrsapc.hub.remote import HubOptions, expected_by_etag, fetch
 from ddrsapc.hub.sources import FileName, HubName, LocalName, RegisteredName, Source, parse_source
 from ddrsapc.hub.weights_file import Expected, WeightsFile, read_bytes, read_weights, verify_weights
-from ddrsapc.layers.init import SkipRandomInit, init_classifier
+from ddrsapc.layers.init import init_classifier
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.registry import build_model, nearest
 from ddrsapc.state_dicts import classes_and_channels, mismatches
@@ -145,8 +145,7 @@ def build_with_weights(architecture: str | None, asked: Mapping[str, Any], weigh
         arguments = {**classes_and_channels(skeleton, weights.file.tensors), **asked}
         skeleton = ModelConfig(architecture, arguments, InputConfig()).skeleton()
     fitted_state(skeleton, weights)
-    with SkipRandomInit():
-        model = build_model(architecture, arguments)
+    model = build_model(architecture, arguments)
     _load(model, weights)
     return model
 

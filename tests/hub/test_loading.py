@@ -322,14 +322,6 @@ def test_half_precision_weights_load_into_float32(tmp_path):
     assert (tmp_path / "half" / "model.safetensors").stat().st_size < 0.75 * len(weights_bytes(network))
 
 
-def test_loading_draws_no_random_numbers(path):
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    ddrsapc.create_model("unet", weights=path)
-    assert torch.equal(torch.rand(1), expected)
-
-
 @pytest.mark.parametrize(
     ("metadata", "error", "message"),
     [
