@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ddrsapc.hub.card import model_card
 from ddrsapc.hub.config import ModelConfig
@@ -78,7 +79,8 @@ def push_to_hub(
         WeightsError: one of its subclasses, by cause.
     """
     files = model_files(model, repo_id=repo_id, license=license, metrics=metrics)
-    commit = _push(files, repo_id, private=private, revision=revision, token=token)
+    sha256 = hashlib.sha256(files[WEIGHTS_NAME]).hexdigest()
+    commit = _push(files, repo_id, private=private, revision=revision, token=token, sha256=sha256)
     return f"hf-hub:{repo_id}@{commit}"
 
 
@@ -152,7 +154,7 @@ def _push(
     private: bool,
     revision: str | None,
     token: str | None,
-    sha256: str | None = None,
+    sha256: str,
 ) -> str:
     """Send files in one commit, read them back, return the commit."""
     import huggingface_hub as hub  # noqa: PLC0415  # half a second, and only for those who publish
@@ -163,7 +165,7 @@ def _push(
         )
     api = hub.HfApi(token=token, library_name="ddrsapc")
     with _uploading(repo_id):
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        api.create_repo(repo_id, private=private or None, exist_ok=True)  # None: as the organisation has it
         if private and not api.model_info(repo_id).private:
             raise WeightsAccessError(
                 f"{repo_id} exists and is public; make it private on the Hub, or leave out private: nothing was sent"
@@ -178,18 +180,26 @@ def _push(
             revision=revision,
         ).oid
         found = {info.path: info for info in api.get_paths_info(repo_id, list(files), revision=commit)}
-    weights = files[WEIGHTS_NAME]
-    sha256 = sha256 or hashlib.sha256(weights if isinstance(weights, bytes) else weights.read_bytes()).hexdigest()
-    stored = getattr(found.get(WEIGHTS_NAME), "lfs", None)
-    if stored is None or stored.sha256 != sha256 or found.keys() != files.keys():
+    wrong = [name for name, data in files.items() if not _is_stored(found.get(name), data)]
+    if wrong:
         raise WeightsIntegrityError(
-            f"{repo_id}@{commit}: the Hub stored sha256 {stored.sha256 if stored else 'unknown'} instead of {sha256}; "
-            "nothing here names this commit: push again, and remove it on the Hub"
+            f"{repo_id}@{commit}: the Hub does not hold the bytes that were sent for {', '.join(wrong)}; nothing here "
+            "names this commit: run the same again, and remove it on the Hub"
         )
     with tempfile.TemporaryDirectory() as cache:
         options = HubOptions(cache_dir=cache, token=token)
         build_with_weights(None, {}, open_weights(HubName(repo_id, commit), options, sha256=sha256))
     return commit
+
+
+def _is_stored(info: Any, data: bytes | Path) -> bool:
+    """Whether what the Hub says of a file are the hashes of these bytes."""
+    content = data if isinstance(data, bytes) else data.read_bytes()
+    lfs = getattr(info, "lfs", None)
+    if lfs is not None:
+        return bool(lfs.sha256 == hashlib.sha256(content).hexdigest())
+    git_sha1 = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return bool(getattr(info, "blob_id", None) == git_sha1)
 
 
 @contextmanager

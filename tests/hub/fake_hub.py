@@ -87,6 +87,8 @@ class FakeHub:
         self.requests: list[Request] = []
         self.faults: dict[str, list[str]] = {}
         self.connections: list[socket.socket] = []
+        self.hanging = 0
+        self._go_on = threading.Event()
         self._hub, self._storage = (self._start(name) for name in ("hub", "storage"))
         self.url, self.storage_url = (f"http://127.0.0.1:{s.server_port}" for s in (self._hub, self._storage))
 
@@ -104,6 +106,16 @@ class FakeHub:
         for connection in self.connections:  # those that clients keep open
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def hang(self) -> None:
+        """Keep a request waiting until `release`."""
+        self._go_on.clear()
+        self.hanging += 1
+        self._go_on.wait(30)
+
+    def release(self) -> None:
+        self.hanging = 0
+        self._go_on.set()
 
     def publish(self, repo_id: str, files: dict[str, bytes], **flags: bool) -> str:
         """Put files into a repository, made where it is missing; the commit."""
@@ -231,13 +243,15 @@ class _Handler(BaseHTTPRequestHandler):
         return self.answer(200, blob.data, X_Repo_Commit=commit, ETag=f'"{blob.etag}"')
 
     def create_repo(self) -> None:
+        if self.hub.fault("create"):
+            return self.error(403, "", "You may not create this repository")
         if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             return self.error(401, "", "Invalid username or password.")
         asked = json.loads(self.body)
         repo_id = f"{asked.get('organization') or 'me'}/{asked['name']}"
         status = 409 if repo_id in self.hub.repos else 200
         if status == 200:
-            self.hub.repos[repo_id] = Repo(private=bool(asked.get("private")))
+            self.hub.repos[repo_id] = Repo(private=asked.get("visibility") == "private")
             self.hub.publish(repo_id, {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
         return self.answer(status, {"url": f"{self.hub.url}/{repo_id}", "error": "exists" if status == 409 else None})
 
@@ -275,8 +289,10 @@ class _Handler(BaseHTTPRequestHandler):
                 if oid not in self.hub.storage:
                     return self.error(400, "", f"LFS object {oid} was not uploaded")
                 files[item["value"]["path"]] = Blob(self.hub.storage[oid], lfs=True)
+        if fault.startswith("500"):
+            return self.error(500, "", "Internal error")
         if fault.startswith("hang"):
-            time.sleep(60)
+            return self.hub.hang()
         oid = repo.commit(files)
         if fault.startswith("tampered"):
             weights = repo.commits[oid]["model.safetensors"]
@@ -300,7 +316,7 @@ class _Handler(BaseHTTPRequestHandler):
     def model_info(self, repo_id: str, revision: str | None = None) -> None:
         repo = self.repo(repo_id)
         if repo is not None:
-            self.answer(200, {"id": repo_id, "sha": repo.resolve(revision or "main"), "siblings": []})
+            self.answer(200, {"id": repo_id, "sha": repo.resolve(revision or "main"), "private": repo.private})
 
     def xet_token(self, repo_id: str, _: str, __: str) -> None:
         if self.repo(repo_id) is not None:
@@ -333,9 +349,17 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return self.answer(200, data)
 
-    def put_lfs(self, repo_id: str, oid: str) -> None:
-        if self.hub.fault(f"{repo_id} upload") == "500":
-            return self.error(500, "", "Internal error")
+    def upload_fails(self) -> bool:
+        fault = self.hub.fault("upload") or ""
+        if fault.startswith("hang"):
+            self.hub.hang()
+        if fault.startswith("refused"):
+            self.error(400, "", "Bad request")
+        return bool(fault)
+
+    def put_lfs(self, _: str, oid: str) -> None:
+        if self.upload_fails():
+            return None
         if hashlib.sha256(self.body).hexdigest() != oid:
             return self.error(400, "", "the bytes do not have this hash")
         self.hub.storage[oid] = self.body
@@ -343,6 +367,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def post_xorb(self, _: str) -> None:
         """Keep the bytes of a xorb: chunks of 8 bytes header and data, stored as they are."""
+        if self.upload_fails():
+            return
         data, rest = b"", self.body
         while len(rest) > 8 and rest[0] == 0 and rest[4] == 0:  # version 0, not compressed
             size = int.from_bytes(rest[1:4], "little")

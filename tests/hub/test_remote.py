@@ -19,11 +19,7 @@ import ddrsapc
 from tests.hub.conftest import digest_of
 ddrsapc.registry._ENTRYPOINTS["unet"].__kwdefaults__["width"] = 4
 """
-CREATE = """
-import ddrsapc
-from tests.hub.conftest import digest_of
-result = digest_of(ddrsapc.create_model(name, cache_dir=cache, **options))
-"""
+CREATE = "result = digest_of(ddrsapc.create_model(name, cache_dir=cache, **options))"
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ class Outcome:
 
 
 class Worker:
-    """Runs code in a process with an environment of its own."""
+    """Runs code in a process with an environment of its own; names stay from one run to the next."""
 
     def __init__(self, env: dict[str, str], cwd: Path) -> None:
         self._process = subprocess.Popen(
@@ -51,9 +51,10 @@ class Worker:
 def main() -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr
+    names: dict[str, Any] = {}
     for line in sys.stdin:
         asked = json.loads(line)
-        names = dict(asked["names"])
+        names.update(asked["names"], result=None)
         start = time.perf_counter()
         error, message = [], ""
         try:
@@ -61,7 +62,7 @@ def main() -> None:
         except BaseException as caught:
             error, message = [kind.__name__ for kind in type(caught).__mro__], str(caught)
         seconds = time.perf_counter() - start
-        answer = {"result": names.get("result"), "error": error, "message": message, "seconds": seconds}
+        answer = {"result": names["result"], "error": error, "message": message, "seconds": seconds}
         print(json.dumps(answer), file=answers, flush=True)
 
 
