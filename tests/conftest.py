@@ -1,10 +1,17 @@
 """Fixtures shared by all tests."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+import ddrsapc
+from ddrsapc.hub.saving import weights_bytes
+from tests.hub.checkouts import manifest_of
+from tests.public_ddrnet import public_state_dict
+from tests.training.small import small_network
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,3 +38,35 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder}; set DDRSAPC_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_weights():
+    """The bytes of a file of weights of `small_network`, which is a `unet` of width 4."""
+    return weights_bytes(small_network())
+
+
+@pytest.fixture
+def full_width(monkeypatch):
+    """A `unet` whose own width is 4, so that entries of the manifest, which have no width, can be small."""
+    entrypoint = ddrsapc.registry._ENTRYPOINTS["unet"]
+    monkeypatch.setitem(entrypoint.__kwdefaults__, "width", 4)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch, full_width):
+    """An empty source checkout that this process takes for its own: write its manifest and weights/."""
+    folder = tmp_path / "checkout"
+    (folder / "ddrsapc").mkdir(parents=True)
+    (folder / "weights").mkdir()
+    (folder / "weights_manifest.json").write_bytes(manifest_of())
+    monkeypatch.setattr(ddrsapc, "__file__", str(folder / "ddrsapc" / "__init__.py"))
+    monkeypatch.delenv("DDRSAPC_WEIGHTS_DIR", raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def public(root):
+    """`public(variant, layout)`: a state dict with the keys of a public DDRNet checkpoint."""
+    keys = json.loads((root / "tests/golden/ddrnet_keys.json").read_text())
+    return lambda variant, layout: public_state_dict(keys[f"{variant}/{layout}"])

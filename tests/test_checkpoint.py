@@ -1,23 +1,15 @@
 """Public DDRNet checkpoints: outputs of the public implementations on weights made by a formula."""
 
-import json
-import math
-import zlib
-
 import numpy as np
 import pytest
 import torch
 
 import ddrsapc
 from ddrsapc.checkpoint import from_public_ddrnet, load_public_ddrnet
+from tests.public_ddrnet import hashed
 
 VARIANTS = ["ddrnet_23_slim", "ddrnet_23"]
 LAYOUTS = ["reference", "mmseg"]
-
-
-@pytest.fixture(scope="module")
-def keys(root):
-    return json.loads((root / "tests/golden/ddrnet_keys.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -26,39 +18,9 @@ def golden(root):
         return dict(arrays)
 
 
-def hashed(name, count):
-    """Reproducible numbers in [0, 1), by exact integer arithmetic."""
-    mask = np.uint64(0xFFFFFFFF)
-    x = (np.arange(count, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))) & mask
-    x ^= x >> np.uint64(16)
-    x = (x * np.uint64(0x45D9F3B)) & mask
-    x ^= x >> np.uint64(16)
-    return x.astype(np.float64) / 2**32
-
-
-def formula(name, shape):
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros((), dtype=torch.long)
-    u = hashed(name, math.prod(shape)).reshape(shape)
-    if len(shape) > 1:
-        value = (2 * u - 1) * math.sqrt(6 / math.prod(shape[1:]))
-    elif name.endswith("running_var"):
-        value = 0.5 + u
-    elif name.endswith("weight"):
-        value = 0.25 + 0.5 * u
-    else:
-        value = 0.4 * (u - 0.5)
-    return torch.from_numpy(value.astype(np.float32))
-
-
 def golden_input(height, width):
     x = 2 * hashed("input", 3 * height * width) - 1
     return torch.from_numpy(x.reshape(1, 3, height, width).astype(np.float32))
-
-
-@pytest.fixture(scope="module")
-def public(keys):
-    return lambda variant, layout: {k: formula(k, shape) for k, shape in keys[f"{variant}/{layout}"].items()}
 
 
 def build(variant, **kwargs):

@@ -36,6 +36,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         cli.main(arguments, prog_name="ddrsapc", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        return 130
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -45,7 +48,4 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         click.echo(f"error: {error}", err=True)
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped", err=True)
-        return 130
     return 0

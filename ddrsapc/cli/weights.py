@@ -58,7 +58,7 @@ def convert(source: Path, target: Path, model: str | None, width: int | None) ->
             f"{source} is no checkpoint, or holds more than tensors, which is not read; where you trust it, save "
             "model.state_dict() alone from the program that wrote it"
         ) from error
-    except (EOFError, RuntimeError) as error:
+    except Exception as error:  # PyTorch raises many kinds for damaged files
         raise click.UsageError(
             f"{source} is no checkpoint, or cut short ({' '.join(str(error).split())[:120]})"
         ) from error

@@ -12,7 +12,7 @@ import ddrsapc
 from ddrsapc import hub
 from ddrsapc.hub.saving import weights_bytes
 from ddrsapc.models import InputConfig
-from tests.hub.conftest import entry_of, manifest_of
+from tests.hub.checkouts import entry_of, manifest_of
 from tests.training.small import small_network
 
 CONFIG = InputConfig((-200.0, 800.0), 0.4, 0.3, (512, 512), (0.5, 0.5))  # as in the manifest's entry

@@ -9,7 +9,7 @@ import ddrsapc
 from ddrsapc import hub
 from ddrsapc.hub.manifest import checkout_folder, manifest_path, parse_manifest, record_publication
 from ddrsapc.models import InputConfig
-from tests.hub.conftest import entry_of, manifest_of
+from tests.hub.checkouts import entry_of, manifest_of
 
 ENTRY = entry_of(b"bytes")
 

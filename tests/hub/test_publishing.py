@@ -13,7 +13,7 @@ import torch
 
 import ddrsapc
 from ddrsapc.hub.saving import weights_bytes
-from tests.hub.conftest import digest_of, entry_of, manifest_of, worker_env
+from tests.hub.checkouts import digest_of, entry_of, manifest_of, worker_env
 from tests.hub.fake_hub import FakeHub
 from tests.hub.worker import Worker
 from tests.training.small import small_network
@@ -22,7 +22,7 @@ REPO = "org/unet.small"
 SETUP = """
 import ddrsapc
 import torch
-from tests.hub.conftest import digest_of
+from tests.hub.checkouts import digest_of
 ddrsapc.registry._ENTRYPOINTS["unet"].__kwdefaults__["width"] = 4
 """
 PUBLISH = """

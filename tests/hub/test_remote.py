@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from ddrsapc.hub.saving import model_files
-from tests.hub.conftest import digest_of, entry_of, manifest_of, worker_env
+from tests.hub.checkouts import digest_of, entry_of, manifest_of, worker_env
 from tests.hub.fake_hub import FakeHub
 from tests.hub.worker import Worker
 from tests.training.small import small_network
@@ -16,7 +16,7 @@ REPO = "org/unet"
 # what every test runs: the unet in the worker is 4 wide, as the manifest's entry cannot say a width
 SETUP = """
 import ddrsapc
-from tests.hub.conftest import digest_of
+from tests.hub.checkouts import digest_of
 ddrsapc.registry._ENTRYPOINTS["unet"].__kwdefaults__["width"] = 4
 """
 CREATE = "result = digest_of(ddrsapc.create_model(name, cache_dir=cache, **options))"

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from ddrsapc import hub
 from ddrsapc.hub.manifest import parse_manifest
 from ddrsapc.hub.weights_file import Expected, read_bytes, serialize
-from tests.hub.conftest import entry_of, manifest_of
+from tests.hub.checkouts import entry_of, manifest_of
 
 
 def spec_of(data, **changed):

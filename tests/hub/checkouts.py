@@ -3,10 +3,6 @@ import json
 import os
 import shutil
 
-import pytest
-
-import ddrsapc
-from ddrsapc.hub.saving import weights_bytes
 from tests.training.small import small_network
 
 
@@ -47,31 +43,6 @@ def manifest_of(**entries):
     """A manifest's bytes; `unet__small` names the entry "unet.small"."""
     weights = {name.replace("__", "."): entry for name, entry in entries.items()}
     return json.dumps({"schema_version": 1, "weights": weights}, indent=2).encode()
-
-
-@pytest.fixture(scope="session")
-def small_weights():
-    """The bytes of a file of weights of `small_network`, which is a `unet` of width 4."""
-    return weights_bytes(small_network())
-
-
-@pytest.fixture
-def full_width(monkeypatch):
-    """A `unet` whose own width is 4, so that entries of the manifest, which have no width, can be small."""
-    entrypoint = ddrsapc.registry._ENTRYPOINTS["unet"]
-    monkeypatch.setitem(entrypoint.__kwdefaults__, "width", 4)
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch, full_width):
-    """An empty source checkout that this process takes for its own: write its manifest and weights/."""
-    folder = tmp_path / "checkout"
-    (folder / "ddrsapc").mkdir(parents=True)
-    (folder / "weights").mkdir()
-    (folder / "weights_manifest.json").write_bytes(manifest_of())
-    monkeypatch.setattr(ddrsapc, "__file__", str(folder / "ddrsapc" / "__init__.py"))
-    monkeypatch.delenv("DDRSAPC_WEIGHTS_DIR", raising=False)
-    return folder
 
 
 def worker_env(root, tmp_path_factory, hub, *, checkout=None, **more):
