@@ -8,6 +8,8 @@ from importlib.metadata import metadata, requires
 
 import pytest
 
+from tests.hub.checkouts import entry_of, manifest_of
+
 EXTRAS = {"triton", "huggingface_hub", "pydicom", "PIL", "click", "scipy", "onnx", "SimpleITK", "nibabel", "matplotlib"}
 
 
@@ -50,6 +52,8 @@ def test_the_wheel_is_small_and_whole(wheel, root):
     sources = {path.relative_to(root).as_posix() for path in (root / "ddrsapc").rglob("*.py")}
     assert sources <= names
     assert {"ddrsapc/py.typed", "ddrsapc/weights_manifest.json"} <= names
+    assert zipfile.ZipFile(wheel).read("ddrsapc/weights_manifest.json") == (root / "weights_manifest.json").read_bytes()
+    assert not any(name.endswith((".safetensors", "hubconf.py")) for name in names)
     others = {name for name in names if not name.startswith("ddrsapc/") and ".dist-info/" not in name}
     assert not others
 
@@ -66,6 +70,34 @@ def test_the_wheel_works_without_the_checkout(wheel, tmp_path):
     assert run(sys.executable, "-c", code, cwd=tmp_path).split()[1:] == ["8", "True"]
 
 
+UNPUBLISHED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import ddrsapc
+assert ddrsapc.__file__.startswith(sys.path[0])
+ddrsapc.registry._ENTRYPOINTS["unet"].__kwdefaults__["width"] = 4
+try:
+    ddrsapc.create_model("unet", pretrained=True)
+except ddrsapc.hub.WeightsNotPublishedError as error:
+    print(error)
+ddrsapc.create_model("unet.small", weights=f"{sys.argv[2]}/unet.small.safetensors")
+os.environ["DDRSAPC_WEIGHTS_DIR"] = sys.argv[2]
+ddrsapc.create_model("unet", pretrained=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_wheel_says_what_is_not_published(wheel, tmp_path, small_weights):
+    """A wheel of a manifest with an entry: the weights load by the ways that the message names."""
+    target = tmp_path / "site"
+    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel))
+    (target / "ddrsapc" / "weights_manifest.json").write_bytes(manifest_of(unet__small=entry_of(small_weights)))
+    (tmp_path / "unet.small.safetensors").write_bytes(small_weights)
+    said = run(sys.executable, "-c", UNPUBLISHED, str(target), str(tmp_path), cwd=tmp_path)
+    assert said.startswith("unet.small is not published on the Hub yet. It loads from a source checkout")
+    assert "$DDRSAPC_WEIGHTS_DIR that holds unet.small.safetensors, or with weights=PATH" in said
+
+
 def test_ruff(root):
     run(sys.executable, "-m", "ruff", "check", ".", cwd=root)
     run(sys.executable, "-m", "ruff", "format", "--check", ".", cwd=root)
@@ -78,7 +110,7 @@ def test_types(root):
 def test_architecture_imports_point_one_way(root):
     """Layers know no networks; layers and networks know nothing of the Hub, files, training or extras."""
     forbidden = re.compile(
-        r"^\s*(?:from|import) (?:ddrsapc\.(?:hub|checkpoint|factory|losses|profile|data|training|files)|"
+        r"^\s*(?:from|import) (?:ddrsapc\.(?:hub|checkpoint|factory|losses|profile|data|training|files|cli)|"
         + "|".join(EXTRAS)
         + ")"
     )
