@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ddrsapc.hub.loading import build_with_weights, open_weights
+from ddrsapc.hub.fitting import build_with_weights
+from ddrsapc.hub.loading import open_weights
 from ddrsapc.hub.manifest import list_pretrained
 from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName, HubName, LocalName, RegisteredName, Source, parse_model_name

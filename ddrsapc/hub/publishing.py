@@ -21,7 +21,8 @@ from ddrsapc.hub.errors import (
     WeightsOfflineError,
     WeightsUploadError,
 )
-from ddrsapc.hub.loading import CONFIG_NAME, WEIGHTS_NAME, Weights, build_with_weights, local_file, open_weights
+from ddrsapc.hub.fitting import Weights, build_with_weights
+from ddrsapc.hub.loading import CONFIG_NAME, WEIGHTS_NAME, local_file, open_weights
 from ddrsapc.hub.manifest import Metric, WeightsSpec, checkout_folder, load_manifest, manifest_path, record_publication
 from ddrsapc.hub.remote import HubOptions, translate
 from ddrsapc.hub.saving import CARD_NAME, model_files

@@ -10,7 +10,8 @@ from typing import Any
 from ddrsapc.files import write_atomically
 from ddrsapc.hub.card import model_card
 from ddrsapc.hub.config import ModelConfig
-from ddrsapc.hub.loading import CONFIG_NAME, WEIGHTS_NAME, Weights, fitted_state
+from ddrsapc.hub.fitting import Weights, fitted_state
+from ddrsapc.hub.loading import CONFIG_NAME, WEIGHTS_NAME
 from ddrsapc.hub.manifest import Metric
 from ddrsapc.hub.weights_file import parse_weights, serialize
 from ddrsapc.models import SegmentationModel

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ddrsapc.files import sync_folder, write_atomically
 from ddrsapc.hub.errors import WeightsError
-from ddrsapc.hub.loading import build_with_weights, open_weights
+from ddrsapc.hub.fitting import build_with_weights
+from ddrsapc.hub.loading import open_weights
 from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName
 from ddrsapc.hub.weights_file import read_weights
