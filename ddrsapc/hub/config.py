@@ -22,7 +22,7 @@ from ddrsapc.registry import architectures, build_model, is_model, model_entrypo
 __all__ = ["ModelConfig"]
 
 _MAX_CONFIG = 1 << 20
-_MAX_ARGUMENT = 4096  # no width, depth or number of classes is larger
+_MAX_ARGUMENT = 1024  # no width, depth or number of classes is larger, and a network of that size is listed in seconds
 
 
 @dataclass(frozen=True)

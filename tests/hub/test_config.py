@@ -103,9 +103,9 @@ HOSTILE = {
     "an object as argument": (config_json(model_args={"width": {}}), hub.UnsafeWeightsError, "expected an integer"),
     "true as width": (config_json(model_args={"width": True}), hub.UnsafeWeightsError, "expected an integer"),
     "1 as flag": (config_json(model_args={"aux_head": 1}), hub.UnsafeWeightsError, "expected true or false"),
-    "huge width": (config_json(model_args={"width": 10**9}), hub.UnsafeWeightsError, "up to 4096 as width"),
+    "huge width": (config_json(model_args={"width": 10**9}), hub.UnsafeWeightsError, "up to 1024 as width"),
     "no width": (config_json(model_args={"width": 0}), hub.UnsafeWeightsError, "no network can be built"),
-    "negative width": (config_json(model_args={"width": -(10**9)}), hub.UnsafeWeightsError, "up to 4096 as width"),
+    "negative width": (config_json(model_args={"width": -(10**9)}), hub.UnsafeWeightsError, "up to 1024 as width"),
     "no input": (config_json(input=None), hub.UnsafeWeightsError, "expected the input settings"),
     "strange input": (config_json(input={"hu_window": [1, 0]}), hub.UnsafeWeightsError, "expected the input settings"),
 }
@@ -121,9 +121,9 @@ def test_a_hostile_config_is_refused(data, error, message):
 
 
 def test_a_networks_size_is_checked_before_memory_is_taken(tmp_path):
-    """4096 channels wide is allowed, but the file does not have them: a terabyte is not asked for."""
+    """1024 channels wide is allowed, but the file does not have them: a terabyte is not asked for."""
     model = small("unet")
     hub.save_pretrained(model, tmp_path)
-    (tmp_path / "config.json").write_bytes(config_json(model_args={"width": 4096}))
+    (tmp_path / "config.json").write_bytes(config_json(model_args={"width": 1024}))
     with pytest.raises(hub.WeightsMismatchError, match="of another shape"):
         ddrsapc.create_model(f"local-dir:{tmp_path}")

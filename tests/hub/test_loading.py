@@ -332,7 +332,7 @@ def test_half_precision_weights_load_into_float32(tmp_path):
         (
             {"architecture": '"unet"', "model_args": '{"width": 1000000000}', "input": "{}"},
             hub.UnsafeWeightsError,
-            "expected an integer up to 4096 as width",
+            "expected an integer up to 1024 as width",
         ),
     ],
 )
