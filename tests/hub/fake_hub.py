@@ -90,7 +90,8 @@ class FakeHub:
         self.hanging = 0
         self._go_on = threading.Event()
         self._hub, self._storage = (self._start(name) for name in ("hub", "storage"))
-        self.url, self.storage_url = (f"http://127.0.0.1:{s.server_port}" for s in (self._hub, self._storage))
+        self.url = f"http://127.0.0.1:{self._hub.server_port}"
+        self.storage_url = f"http://localhost:{self._storage.server_port}"  # another host, by name
 
     def _start(self, name: str) -> ThreadingHTTPServer:
         handler = type("Handler", (_Handler,), {"hub": self, "port": name})
