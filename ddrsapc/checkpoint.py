@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddrsapc.messages import shown
 from ddrsapc.models import SegmentationModel
 from ddrsapc.models.ddrnet import DDRNet
 from ddrsapc.registry import build_model
@@ -17,6 +18,7 @@ from ddrsapc.state_dicts import classes_and_channels, mismatches
 __all__ = ["build_from_checkpoint", "from_public_ddrnet", "load_public_ddrnet"]
 
 _WRAPPER_PREFIXES = ("module.", "model.")
+_WRAPPER_KEYS, _MAX_WRAPPERS = ("state_dict", "model_state_dict", "model"), 4
 
 # Public prefix -> ours, in the reference repository's layout
 _REFERENCE = {
@@ -128,7 +130,11 @@ def from_public_ddrnet(state_dict: Mapping[str, Any], *, aux_head: bool = False)
         elif not key.startswith(_DROPPED):
             unknown.append(public_key)
     if unknown or not renamed:
-        found = f"unknown keys {unknown[:5]}" if unknown else f"no known key among {list(tensors)[:5]}"
+        found = (
+            f"unknown keys {shown(unknown[:5], 400)}"
+            if unknown
+            else f"no known key among {shown(list(tensors)[:5], 400)}"
+        )
         raise ValueError(
             f"not a DDRNet-23 or DDRNet-23-slim state dict: {found}; expected the reference repository's keys "
             "(conv1.0.weight, ...) or mmsegmentation's (backbone.stem.0.conv.weight, ...)"
@@ -207,14 +213,15 @@ def build_from_checkpoint(
         architecture = _PUBLIC_WIDTHS[width]
     if any(key.startswith("aux_head.") for key in tensors):
         model_args = {"aux_head": True, **model_args}
-    with torch.device("meta"):
+    with torch.device("meta"):  # compared before memory is taken
         counts = classes_and_channels(build_model(architecture, model_args), tensors)
+        skeleton = build_model(architecture, {**counts, **model_args})
+    problems = "" if is_public else mismatches(skeleton.state_dict(), tensors)
+    if problems:
+        raise ValueError(f"the checkpoint does not fit {architecture}: {problems}")
     model = build_model(architecture, {**counts, **model_args})
     if is_public:
         return model, load_public_ddrnet(model, state_dict)
-    problems = mismatches(model.state_dict(), tensors)
-    if problems:
-        raise ValueError(f"the checkpoint does not fit {architecture}: {problems}")
     model.load_state_dict(tensors, strict=True)
     return model, []
 
@@ -223,11 +230,18 @@ def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """Without a `state_dict` entry around it and without prefixes that all keys share."""
     if not isinstance(state_dict, Mapping):
         raise ValueError(f"expected a state dict, got {type(state_dict).__name__}")
-    while isinstance(state_dict.get("state_dict"), Mapping):
-        state_dict = state_dict["state_dict"]
-    tensors = {key: value for key, value in state_dict.items() if isinstance(value, torch.Tensor)}
+    for _ in range(_MAX_WRAPPERS):
+        inner = next((state_dict[key] for key in _WRAPPER_KEYS if isinstance(state_dict.get(key), Mapping)), None)
+        if inner is None:
+            break
+        state_dict = inner
+    tensors = {
+        key: value for key, value in state_dict.items() if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }
     if not tensors:
-        raise ValueError(f"not a state dict: no tensors under the keys {list(state_dict)[:5]}")
+        raise ValueError(f"not a state dict: no tensors under the keys {shown(list(state_dict)[:5], 200)}")
+    if any(tensor.layout != torch.strided for tensor in tensors.values()):
+        raise ValueError("not a network's state dict: it has sparse tensors")
     stripped = {}
     for wrapped_key, tensor in tensors.items():
         key = wrapped_key

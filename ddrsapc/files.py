@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["lock", "sync_folder", "write_atomically"]
+__all__ = ["lock", "locked_folder", "sync_folder", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -15,12 +19,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: if the disk is full or the folder cannot be written to; the old file is as it was.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # threads, and processes with equal numbers on a shared disk, write beside each other
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -44,6 +51,22 @@ def lock(path: Path) -> IO[bytes]:
     except (ImportError, OSError):
         pass  # a system or a network disk without locks
     return file
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in this block for the folder; leaves no file behind."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl  # noqa: PLC0415  # POSIX only
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

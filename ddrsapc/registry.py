@@ -77,7 +77,7 @@ def build_model(architecture: str, model_args: Mapping[str, Any]) -> Segmentatio
         TypeError: for an unknown keyword.
     """
     model = model_entrypoint(architecture)(**model_args)
-    model.architecture, model.model_args = architecture, dict(model_args)
+    model.architecture, model.model_args = architecture.partition(".")[0], dict(model_args)
     return model
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
+from ddrsapc.messages import shown
 from ddrsapc.models import SegmentationModel
 
 __all__ = ["classes_and_channels", "mismatches"]
@@ -48,7 +49,7 @@ def mismatches(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor], *, may_l
         ],
     }
     return "; ".join(
-        f"{len(keys)} {problem} [{', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}]"
+        f"{len(keys)} {problem} [{', '.join(shown(key, 160) for key in keys[:5])}{', ...' if len(keys) > 5 else ''}]"
         for problem, keys in problems.items()
         if keys
     )

@@ -9,7 +9,8 @@ import torch
 
 import ddrsapc
 from ddrsapc.hub.saving import weights_bytes
-from tests.hub.checkouts import manifest_of
+from ddrsapc.models import InputConfig
+from tests.hub.checkouts import INPUT, manifest_of
 from tests.public_ddrnet import public_state_dict
 from tests.training.small import small_network
 
@@ -42,8 +43,10 @@ def test_data() -> Path:
 
 @pytest.fixture(scope="session")
 def small_weights():
-    """The bytes of a file of weights of `small_network`, which is a `unet` of width 4."""
-    return weights_bytes(small_network())
+    """The bytes of a file of weights of `small_network`, which is a `unet` of width 4, with INPUT's settings."""
+    network = small_network()
+    network.input_config = InputConfig.from_dict(INPUT)
+    return weights_bytes(network)
 
 
 @pytest.fixture

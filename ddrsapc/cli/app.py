@@ -42,10 +42,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        return 2
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        click.echo(f"error: {error}", err=True)
+    except (click.ClickException, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"error: {' '.join(text.split()) or type(error).__name__}", err=True)
         return 2
     return 0

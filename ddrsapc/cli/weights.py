@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from ddrsapc.checkpoint import build_from_checkpoint
 from ddrsapc.files import write_atomically
 from ddrsapc.hub.errors import UnsafeWeightsError, WeightsNotFoundError
 from ddrsapc.hub.loading import local_file, named_spec
-from ddrsapc.hub.manifest import load_manifest
+from ddrsapc.hub.manifest import WeightsSpec, load_manifest
 from ddrsapc.hub.publishing import publish
 from ddrsapc.hub.saving import weights_bytes
-from ddrsapc.hub.sources import RegisteredName, parse_model_name
+from ddrsapc.hub.sources import FileName, RegisteredName, parse_model_name, parse_source
 from ddrsapc.hub.weights_file import parse_weights, verify_weights
 
 __all__ = ["convert", "push", "verify"]
@@ -45,8 +46,10 @@ def convert(source: Path, target: Path, model: str | None, width: int | None) ->
     """
     if target.suffix != ".safetensors":
         raise click.UsageError(f"{target} is to end in .safetensors")
-    if target.exists():
+    if os.path.lexists(target):
         raise click.UsageError(f"{target} exists already; give another name, or remove it")
+    if not target.parent.is_dir():
+        raise click.UsageError(f"the folder {target.parent} does not exist; make it first")
     if not source.is_file():
         raise click.UsageError(f"{source} does not exist")
     if width is not None and model is None:
@@ -82,8 +85,11 @@ def convert(source: Path, target: Path, model: str | None, width: int | None) ->
 @click.command(short_help="Check weights against the manifest, or a file by itself.")
 @click.argument("weights", required=False, metavar="[FILE|NAME]")
 @click.option("--tag", metavar="NAME", help="The manifest's entry (arch.tag) that FILE must be a copy of.")
+@click.option(
+    "--all", "need_all", is_flag=True, help="An entry of the manifest that is not on this machine is an error."
+)
 @_JSON
-def verify(weights: str | None, tag: str | None, as_json: bool) -> None:
+def verify(weights: str | None, tag: str | None, need_all: bool, as_json: bool) -> None:
     """Check that weights are what they should be: hash, size, header, finite values.
 
     Without FILE: all entries of the manifest that are on this machine. With the name of an entry (arch.tag): that one.
@@ -93,41 +99,42 @@ def verify(weights: str | None, tag: str | None, as_json: bool) -> None:
       ddrsapc verify
       ddrsapc verify outputs/run/best.safetensors --json
     """
-    found: list[dict[str, Any]] = []
-    if weights is not None and (weights.endswith(".safetensors") or Path(weights).exists()):
+    source = parse_source(weights) if weights is not None else None
+    if tag is not None and not isinstance(source, FileName):
+        raise click.UsageError("--tag goes with a FILE")
+    if isinstance(source, FileName):
         spec = named_spec(_registered(tag)) if tag is not None else None
-        file = verify_weights(weights, spec)
-        found.append({"file": weights, "sha256": file.sha256, "bytes": file.size, "num_tensors": len(file.tensors)})
+        found = [_verified(source.path, spec)]
+    elif weights is not None:
+        found = [_verified_entry(named_spec(_registered(weights)), needed=True)]
     else:
-        specs = load_manifest().values() if weights is None else [named_spec(_registered(weights))]
-        for spec in specs:
-            path = local_file(spec)
-            if path is None:
-                if weights is not None:
-                    raise WeightsNotFoundError(f"{spec.name} is not on this machine: no {spec.filename} in weights/")
-                found.append({"name": spec.name, "file": None})
-                continue
-            file = verify_weights(path, spec)
-            found.append(
-                {
-                    "name": spec.name,
-                    "file": str(path),
-                    "sha256": file.sha256,
-                    "bytes": file.size,
-                    "num_tensors": len(file.tensors),
-                }
-            )
+        found = [_verified_entry(spec, needed=need_all) for spec in load_manifest().values()]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     for row in found:
         label = " ".join(str(row[key]) for key in ("name", "file") if row.get(key))
-        details = (
-            f"{row['bytes']} bytes, {row['num_tensors']} tensors, sha256 {row['sha256']}" if row["file"] else "not here"
-        )
-        click.echo(f"{label}: {details}")
+        details = f"{row['bytes']} bytes, {row['num_tensors']} tensors, sha256 {row['sha256']}" if row["file"] else ""
+        click.echo(f"{label}: {details or 'not here'}")
     if not found:
         click.echo("the manifest lists no weights")
+
+
+def _verified(path: Path, spec: WeightsSpec | None) -> dict[str, Any]:
+    file = verify_weights(path, spec)
+    name = {} if spec is None else {"name": spec.name}
+    return {**name, "file": str(path), "sha256": file.sha256, "bytes": file.size, "num_tensors": len(file.tensors)}
+
+
+def _verified_entry(spec: WeightsSpec, *, needed: bool) -> dict[str, Any]:
+    path = local_file(spec)
+    if path is not None:
+        return _verified(path, spec)
+    if needed:
+        raise WeightsNotFoundError(
+            f"{spec.name} is not on this machine: no {spec.filename} in weights/ or $DDRSAPC_WEIGHTS_DIR"
+        )
+    return {"name": spec.name, "file": None}
 
 
 @click.command(short_help="Publish weights of the manifest on the Hub.")

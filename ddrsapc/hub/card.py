@@ -16,7 +16,7 @@ _CARD = """---
 # {title}
 
 Weights of `{architecture}` for segmenting coronary artery calcification in cardiac CT, for the PyTorch library
-ddrsapc (`pip install ddrsapc`).
+ddrsapc.
 
 ```python
 import ddrsapc

@@ -16,12 +16,14 @@ import torch
 
 from ddrsapc.hub.errors import UnsafeWeightsError, WeightsMismatchError
 from ddrsapc.hub.strict_json import parse_object
+from ddrsapc.messages import shown
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.registry import architectures, build_model, is_model, model_entrypoint, nearest
 
-__all__ = ["ModelConfig"]
+__all__ = ["MAX_CONFIG", "ModelConfig"]
 
-_MAX_CONFIG = 1 << 20
+MAX_CONFIG = 1 << 20
+"""Bytes of a `config.json` that are read."""
 _MAX_ARGUMENT = 1024  # no width, depth or number of classes is larger, and a network of that size is listed in seconds
 
 
@@ -45,14 +47,19 @@ class ModelConfig:
 
         Raises:
             ValueError: if the network was not built by `create_model`.
+            TypeError: if it is none of ddrsapc, or wrapped.
         """
+        if not isinstance(model, SegmentationModel):
+            raise TypeError(f"expected a network of ddrsapc, got {type(model).__name__}; unwrap it first")
         if not model.architecture:
             raise ValueError(
                 f"this {type(model).__name__} does not know its name in the registry; build it with create_model"
             )
         parameters = inspect.signature(model_entrypoint(model.architecture)).parameters
         arguments = {name: parameter.default for name, parameter in parameters.items()}
-        now = {"num_classes": model.num_classes, "in_chans": model.in_chans}  # after reset_classifier
+        # what may have been changed since: reset_classifier, and an auxiliary head that was dropped
+        now = {"num_classes": model.num_classes, "in_chans": model.in_chans, "aux_head": model.aux_head is not None}
+        now = {name: value for name, value in now.items() if name in arguments}
         return cls(model.architecture, {**arguments, **model.model_args, **now}, model.input_config)
 
     @classmethod
@@ -64,14 +71,12 @@ class ModelConfig:
             WeightsMismatchError: for an architecture or an argument that this version does not have.
         """
         try:
-            if len(data) > _MAX_CONFIG:
-                raise ValueError(f"{len(data)} bytes are more than {_MAX_CONFIG}")
             found = parse_object(data)
             return cls.checked(*(found.get(key) for key in ("architecture", "model_args", "input")), place=place)
         except ValueError as error:
             if isinstance(error, UnsafeWeightsError):
                 raise
-            raise UnsafeWeightsError(f"{place}: not a config.json of ddrsapc: {error}") from error
+            raise UnsafeWeightsError(f"{place}: not a config.json of ddrsapc: {shown(str(error), 300)}") from error
 
     @classmethod
     def checked(cls, architecture: Any, model_args: Any, input_settings: Any, *, place: str) -> ModelConfig:
@@ -80,27 +85,27 @@ class ModelConfig:
             raise UnsafeWeightsError(f"{place}: expected the name of an architecture and its model_args (an object)")
         if "." in architecture or not is_model(architecture):
             raise WeightsMismatchError(
-                f"{place}: the architecture {architecture[:80]!r} is not one of this ddrsapc: "
+                f"{place}: the architecture {shown(architecture)!r} is not one of this ddrsapc: "
                 f"{nearest(architecture[:80], architectures())}"
             )
         known = inspect.signature(model_entrypoint(architecture)).parameters
         for keyword, value in model_args.items():
             if keyword not in known:
                 raise WeightsMismatchError(
-                    f"{place}: {architecture} takes no argument {keyword[:80]!r}: {nearest(keyword[:80], known)}"
+                    f"{place}: {architecture} takes no argument {shown(keyword)!r}: {nearest(keyword[:80], known)}"
                 )
             kind = type(known[keyword].default)
             expected = "an integer" if kind is int else "true or false" if kind is bool else "a number or text"
             is_right = type(value) is kind if kind in (bool, int) else isinstance(value, str | int | float | None)
             if not is_right or (isinstance(value, int) and abs(value) > _MAX_ARGUMENT):
                 raise UnsafeWeightsError(
-                    f"{place}: expected {expected} up to {_MAX_ARGUMENT} as {keyword}, found {repr(value)[:80]}"
+                    f"{place}: expected {expected} up to {_MAX_ARGUMENT} as {keyword}, found {shown(value)}"
                 )
         try:
             config = cls(architecture, model_args, InputConfig.from_dict(input_settings))
             config.skeleton()
         except (RuntimeError, TypeError, ValueError) as error:
-            raise UnsafeWeightsError(f"{place}: no network can be built from it: {error}") from error
+            raise UnsafeWeightsError(f"{place}: no network can be built from it: {shown(str(error), 300)}") from error
         return config
 
     def skeleton(self) -> SegmentationModel:

@@ -69,7 +69,10 @@ def load_into(model: SegmentationModel, weights: Weights) -> None:
 
     Raises:
         WeightsMismatchError: if they do not fit it.
+        ValueError: if the network is on the meta device.
     """
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise ValueError("the network is on the meta device, which holds no values; move it with to_empty(device=...)")
     state, notes = fitted_state(model, weights)
     model.load_state_dict(state, strict=False)
     for name in model.classifiers:
@@ -97,10 +100,13 @@ def fitted_state(model: SegmentationModel, weights: Weights) -> tuple[dict[str, 
     for name, count in counts.items():
         if count != said.get(name, count):
             raise WeightsMismatchError(f"{weights.place}: said to have {name}={said[name]}, but has {count}")
+    own = dict(model.state_dict())
     renewed: list[str] = []
     if counts.get("num_classes", model.num_classes) != model.num_classes:
-        renewed = [f"{name}.{part}" for name in model.classifiers for part in ("weight", "bias")]
-        state = {key: tensor for key, tensor in state.items() if key not in renewed}
+        parts = [f"{name}.{part}" for name in model.classifiers for part in ("weight", "bias")]
+        renewed = [key for key in parts if key in own]
+        for key in renewed:  # must be there and fit, but for the number of classes
+            own[key] = own[key].new_empty((counts["num_classes"], *own[key].shape[1:]), device="meta")
         notes.append(
             f"{', '.join(model.classifiers)} initialised anew for {model.num_classes} classes instead of "
             f"{counts['num_classes']}: train before use"
@@ -109,15 +115,22 @@ def fitted_state(model: SegmentationModel, weights: Weights) -> tuple[dict[str, 
         key = f"{model.first_conv}.weight"
         state[key] = _adapt_channels(state[key], model.in_chans)
         notes.append(f"{model.first_conv} adapted to {model.in_chans} input channels instead of {counts['in_chans']}")
-    problems = mismatches(model.state_dict(), state, may_lack=renewed)
+    problems = mismatches(own, state)
     if problems:
         config = weights.config
-        own = f"{config.architecture} {dict(config.model_args)}" if config is not None else "a network it does not name"
+        its = f"{config.architecture} {dict(config.model_args)}" if config is not None else "a network it does not name"
         raise WeightsMismatchError(
-            f"{weights.place} does not fit {model.architecture or type(model).__name__}: {problems}. It is of {own}; "
+            f"{weights.place} does not fit {model.architecture or type(model).__name__}: {problems}. It is of {its}; "
             "build that one"
         )
-    return state, notes
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and tensor.dtype != own[key].dtype:
+            largest = max(abs(float(value)) for value in tensor.aminmax())
+            if largest > torch.finfo(own[key].dtype).max:
+                raise WeightsMismatchError(
+                    f"{weights.place}: {key} holds {largest:g}, which {own[key].dtype} cannot; use a wider dtype"
+                )
+    return {key: tensor for key, tensor in state.items() if key not in renewed}, notes
 
 
 def _adapt_channels(weight: Tensor, channels: int) -> Tensor:

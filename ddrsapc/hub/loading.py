@@ -7,10 +7,11 @@ import os
 import re
 from pathlib import Path
 
-from ddrsapc.hub.config import ModelConfig
+from ddrsapc.hub.config import MAX_CONFIG, ModelConfig
 from ddrsapc.hub.errors import (
     UnsafeWeightsError,
     WeightsIntegrityError,
+    WeightsMismatchError,
     WeightsNotFoundError,
     WeightsNotPublishedError,
 )
@@ -19,12 +20,14 @@ from ddrsapc.hub.manifest import WeightsSpec, checkout_folder, load_manifest
 from ddrsapc.hub.remote import HubOptions, expected_by_etag, fetch
 from ddrsapc.hub.sources import FileName, HubName, LocalName, RegisteredName, Source, parse_source
 from ddrsapc.hub.weights_file import Expected, WeightsFile, read_bytes, read_weights, verify_weights
+from ddrsapc.messages import shown
 from ddrsapc.models import SegmentationModel
 from ddrsapc.registry import nearest
 
 __all__ = [
     "CONFIG_NAME",
     "WEIGHTS_NAME",
+    "check_header",
     "load_weights",
     "local_file",
     "named_spec",
@@ -85,14 +88,29 @@ def open_weights(source: Source, options: HubOptions, *, sha256: str | None = No
     elif isinstance(source, FileName) and source.listed is not None:
         weights = _open_listed(named_spec(source.listed), options, source.path)
     elif isinstance(source, HubName):
-        return _open_repository(source, options, sha256)
+        weights = _open_repository(source, options, sha256)
     elif isinstance(source, LocalName):
         weights = _open_folder(source.path)
     else:
         weights = _open_file(source.path)
+    check_header(weights)
     if sha256 not in (None, weights.file.sha256):
         raise WeightsIntegrityError(f"{weights.place}: expected sha256 {sha256}, found {weights.file.sha256}")
     return weights
+
+
+def check_header(weights: Weights) -> None:
+    """Whether the header of the weights and the configuration beside them speak of the same input.
+
+    Raises:
+        WeightsMismatchError: if they do not: one of the two files is of another network, or was edited.
+    """
+    said, config = _config_in(weights.file, weights.place), weights.config
+    if said is not None and config is not None and said.input_config != config.input_config:
+        raise WeightsMismatchError(
+            f"{weights.place}: the configuration or manifest says {config.input_config}, the weights' own header "
+            f"{said.input_config}; correct the one that is wrong"
+        )
 
 
 def named_spec(name: RegisteredName) -> WeightsSpec:
@@ -142,7 +160,9 @@ def _open_listed(spec: WeightsSpec, options: HubOptions, path: Path | None = Non
             f"{spec.name} is not published on the Hub yet. It loads from a source checkout (weights/{spec.filename}), "
             f"from a folder named by $DDRSAPC_WEIGHTS_DIR that holds {spec.filename}, or with weights=PATH"
         )
-    file = fetch(spec.repo_id, WEIGHTS_NAME, revision, options, lambda path: verify_weights(path, spec))
+    file = fetch(
+        spec.repo_id, WEIGHTS_NAME, revision, options, lambda path: verify_weights(path, spec), size=spec.bytes
+    )
     return Weights(f"{spec.name} ({spec.repo_id}@{revision})", file, config)
 
 
@@ -151,10 +171,13 @@ def _open_repository(name: HubName, options: HubOptions, sha256: str | None) -> 
         raise ValueError(f"two revisions, {name.revision!r} in the name and {options.revision!r}; give one")
     revision = name.revision or options.revision or "main"
 
-    def config(path: Path) -> tuple[ModelConfig, str]:
+    def config(path: Path) -> tuple[ModelConfig | None, str]:
         expected = expected_by_etag(path, name.repo_id, options)
         place = f"{name.repo_id}/{CONFIG_NAME}@{revision}"
-        return ModelConfig.parse(read_bytes(path, expected, place=place), place), path.parent.name
+        if expected == Expected():
+            return None, path.parent.name  # cannot be checked: the header of the weights, which can, says the same
+        data = read_bytes(path, expected, place=place, limit=MAX_CONFIG)
+        return ModelConfig.parse(data, place), path.parent.name
 
     def weights(path: Path) -> WeightsFile:
         place = f"{name.repo_id}/{WEIGHTS_NAME}@{revision}"
@@ -163,31 +186,39 @@ def _open_repository(name: HubName, options: HubOptions, sha256: str | None) -> 
             raise WeightsIntegrityError(f"{place}: the Hub's hash of the file is not known here; give sha256=...")
         return read_weights(path, expected, place=place)
 
-    found, commit = fetch(name.repo_id, CONFIG_NAME, revision, options, config)
+    found, commit = fetch(name.repo_id, CONFIG_NAME, revision, options, config, limit=MAX_CONFIG)
     # of the same commit, though the branch may move meanwhile
-    return Weights(f"{name.repo_id}@{commit}", fetch(name.repo_id, WEIGHTS_NAME, commit, options, weights), found)
+    file = fetch(name.repo_id, WEIGHTS_NAME, commit, options, weights)
+    place = f"{name.repo_id}@{commit}"
+    return Weights(place, file, found or _config_in(file, place))
 
 
 def _open_folder(folder: Path) -> Weights:
     for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise WeightsNotFoundError(
                 f"{folder} has no {name}; expected a folder written by save_pretrained (for the weights of a training "
                 "run: create_model(arch, weights=PATH))"
             )
     place = str(folder / CONFIG_NAME)
-    config = ModelConfig.parse(read_bytes(folder / CONFIG_NAME, place=place), place)
+    config = ModelConfig.parse(read_bytes(folder / CONFIG_NAME, place=place, limit=MAX_CONFIG), place)
     return Weights(str(folder), read_weights(folder / WEIGHTS_NAME), config)
 
 
 def _open_file(path: Path) -> Weights:
     file = read_weights(path)
+    return Weights(str(path), file, _config_in(file, str(path)))
+
+
+def _config_in(file: WeightsFile, place: str) -> ModelConfig | None:
+    """What the header of a file says of its network; None: nothing."""
     if "architecture" not in file.metadata:
-        return Weights(str(path), file, None)
+        return None
     try:
         said = [json.loads(file.metadata[key]) for key in ("architecture", "model_args", "input")]
     except (KeyError, ValueError, RecursionError) as error:
+        reason = shown(str(error), 160)
         raise UnsafeWeightsError(
-            f"{path}: its header does not say well what network it belongs to ({error})"
+            f"{place}: its header does not say well what network it belongs to ({reason})"
         ) from error
-    return Weights(str(path), file, ModelConfig.checked(*said, place=str(path)))
+    return ModelConfig.checked(*said, place=place)

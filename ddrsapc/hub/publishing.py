@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from ddrsapc.hub.errors import (
     WeightsUploadError,
 )
 from ddrsapc.hub.fitting import Weights, build_with_weights
-from ddrsapc.hub.loading import CONFIG_NAME, WEIGHTS_NAME, local_file, open_weights
+from ddrsapc.hub.loading import CONFIG_NAME, WEIGHTS_NAME, check_header, local_file, open_weights
 from ddrsapc.hub.manifest import Metric, WeightsSpec, checkout_folder, load_manifest, manifest_path, record_publication
-from ddrsapc.hub.remote import HubOptions, translate
+from ddrsapc.hub.remote import HubOptions, reason_of, translate
 from ddrsapc.hub.saving import CARD_NAME, model_files
-from ddrsapc.hub.sources import HubName
+from ddrsapc.hub.sources import HubName, check_repo_id
 from ddrsapc.hub.weights_file import verify_weights
 from ddrsapc.models import SegmentationModel
 from ddrsapc.registry import nearest
@@ -69,16 +69,17 @@ def push_to_hub(
         license: identifier of the weights' licence on the Hub, as "apache-2.0".
         metrics: figures for the card.
         private: make it a private repository.
-        revision: branch to commit to; None: main.
+        revision: an existing branch to commit to; None: main.
         token: with write access; by default the one of the environment or the login.
 
     Returns:
         "hf-hub:org/name@commit", which `create_model` takes.
 
     Raises:
-        ValueError: if the network was not built by `create_model`.
+        ValueError: if the network was not built by `create_model`, or for an impossible name.
         WeightsError: one of its subclasses, by cause.
     """
+    check_repo_id(repo_id)
     files = model_files(model, repo_id=repo_id, license=license, metrics=metrics)
     sha256 = hashlib.sha256(files[WEIGHTS_NAME]).hexdigest()
     commit = _push(files, repo_id, private=private, revision=revision, token=token, sha256=sha256)
@@ -102,7 +103,9 @@ def publish(
 
     Raises:
         WeightsError: one of its subclasses, by cause.
+        ValueError: if `repo_id` is not "org/name".
     """
+    check_repo_id(repo_id)
     specs = load_manifest()
     if checkout_folder() is None:
         raise WeightsNotFoundError(
@@ -125,7 +128,7 @@ def publish(
     commit = None
     if not dry_run:
         commit = _push(files, repo_id, private=private, revision=None, token=token, sha256=spec.sha256)
-        record_publication(manifest_path(), name, repo_id, commit)
+        record_publication(manifest_path(), spec, repo_id, commit)
     return Publication(name, repo_id, commit, spec.sha256, sizes, card)
 
 
@@ -134,6 +137,7 @@ def _checked_config(spec: WeightsSpec, path: Path) -> ModelConfig:
     counts = {"num_classes": spec.num_classes, "in_chans": spec.in_chans}
     file = verify_weights(path, spec)
     weights = Weights(f"{spec.name} ({path})", file, ModelConfig(spec.architecture, counts, spec.input))
+    check_header(weights)
     model = build_with_weights(spec.architecture, {}, weights)
     if (spec.first_conv, spec.classifier) != (model.first_conv, model.classifiers):
         raise WeightsMismatchError(
@@ -160,6 +164,7 @@ def _push(
     """Send files in one commit, read them back, return the commit."""
     import huggingface_hub as hub  # noqa: PLC0415  # half a second, and only for those who publish
 
+    options = HubOptions(revision=revision, token=token)  # checks both
     if (token or hub.get_token()) is None:
         raise WeightsAccessError(
             f"{repo_id}: publishing needs an access token: log in with: hf auth login (or HF_TOKEN)"
@@ -181,25 +186,24 @@ def _push(
             revision=revision,
         ).oid
         found = {info.path: info for info in api.get_paths_info(repo_id, list(files), revision=commit)}
-    wrong = [name for name, data in files.items() if not _is_stored(found.get(name), data)]
+    wrong = [name for name, data in files.items() if not _is_stored(found.get(name), data, sha256)]
     if wrong:
         raise WeightsIntegrityError(
             f"{repo_id}@{commit}: the Hub does not hold the bytes that were sent for {', '.join(wrong)}; nothing here "
             "names this commit: run the same again, and remove it on the Hub"
         )
     with tempfile.TemporaryDirectory() as cache:
-        options = HubOptions(cache_dir=cache, token=token)
+        options = replace(options, cache_dir=cache, revision=None)
         build_with_weights(None, {}, open_weights(HubName(repo_id, commit), options, sha256=sha256))
     return commit
 
 
-def _is_stored(info: Any, data: bytes | Path) -> bool:
-    """Whether what the Hub says of a file are the hashes of these bytes."""
-    content = data if isinstance(data, bytes) else data.read_bytes()
+def _is_stored(info: Any, data: bytes | Path, sha256: str) -> bool:
+    """Whether what the Hub says of a file are the hashes of these bytes; `sha256` is that of the weights in LFS."""
     lfs = getattr(info, "lfs", None)
-    if lfs is not None:
-        return bool(lfs.sha256 == hashlib.sha256(content).hexdigest())
-    git_sha1 = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    if lfs is not None or isinstance(data, Path):
+        return lfs is not None and bool(lfs.sha256 == sha256)
+    git_sha1 = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     return bool(getattr(info, "blob_id", None) == git_sha1)
 
 
@@ -210,10 +214,13 @@ def _uploading(repo_id: str) -> Iterator[None]:
     except WeightsError:
         raise
     except Exception as error:  # the client and its upload library raise many kinds
+        from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415
+
+        if isinstance(error, OfflineModeIsEnabled):
+            raise WeightsOfflineError(f"{repo_id}: HF_HUB_OFFLINE is set, so nothing is sent; unset it") from error
         meaning = translate(error, repo_id)
         if isinstance(meaning, WeightsAccessError | WeightsOfflineError):
             raise meaning from error
-        reason = " ".join(str(error).split())[:200]
         raise WeightsUploadError(
-            f"{repo_id}: publishing failed ({type(error).__name__}: {reason}); run the same again"
+            f"{repo_id}: publishing failed ({type(error).__name__}: {reason_of(error)}); the same may be run again"
         ) from error

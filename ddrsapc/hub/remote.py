@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ddrsapc.hub.errors import (
+    UnsafeWeightsError,
     WeightsAccessError,
     WeightsDownloadError,
     WeightsError,
@@ -21,12 +22,20 @@ from ddrsapc.hub.errors import (
     WeightsNotFoundError,
     WeightsOfflineError,
 )
+from ddrsapc.hub.sources import check_revision
 from ddrsapc.hub.weights_file import Expected
+from ddrsapc.messages import shown
 
-__all__ = ["HubOptions", "expected_by_etag", "fetch", "translate"]
+__all__ = ["HubOptions", "expected_by_etag", "fetch", "reason_of", "translate"]
 
 Checked = TypeVar("Checked")
 
+_SECRETS = (
+    (re.compile(r"hf_\w+"), "hf_***"),
+    (re.compile(r"(?i)(bearer|basic) [^\s'\"]+"), r"\1 ***"),
+    (re.compile(r"(://)[^/@\s]+@"), r"\1***@"),
+    (re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*"), r"\1?***"),
+)
 _OTHER_WAYS = "or load a file that you have with weights=PATH"
 
 
@@ -39,12 +48,21 @@ class HubOptions:
         cache_dir: folder of the cache; None: the client's own.
         local_files_only: use the cache alone.
         token: access token; None: the one of the environment or the login, where there is one.
+
+    Raises:
+        ValueError: for a revision or a token that cannot be one.
     """
 
     revision: str | None = None
     cache_dir: str | Path | None = None
     local_files_only: bool = False
     token: str | bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.revision is not None:
+            check_revision(self.revision)
+        if isinstance(self.token, str) and not re.fullmatch(r"[\x21-\x7e]+", self.token):
+            raise ValueError("the access token has characters that no token has; is there a line break in it?")
 
 
 def fetch(
@@ -53,6 +71,9 @@ def fetch(
     revision: str,
     options: HubOptions,
     check: Callable[[Path], Checked],
+    *,
+    size: int | None = None,
+    limit: int | None = None,
 ) -> Checked:
     """A file of a repository, as `check` returns it; after wrong bytes or a broken transfer once more from the Hub.
 
@@ -62,6 +83,8 @@ def fetch(
         revision: branch, tag or commit; a commit that is in the cache takes no request.
         options: `revision` there is not looked at.
         check: reads the file, and raises `WeightsIntegrityError` if its bytes are not the right ones.
+        size: bytes that it must have, asked before it is downloaded; None: any.
+        limit: bytes that it may have at most; None: any.
 
     Raises:
         WeightsError: one of its subclasses, by cause.
@@ -69,40 +92,44 @@ def fetch(
     import huggingface_hub  # noqa: PLC0415  # half a second, and only for those who download
 
     place = f"{repo_id}/{filename}@{revision}"
+    is_offline = options.local_files_only or huggingface_hub.constants.is_offline_mode()
 
-    def attempt(*, force: bool) -> Checked:
+    def attempt(*, force: bool = False, local: bool = False) -> Checked:
         path = huggingface_hub.hf_hub_download(
             repo_id,
             filename,
             revision=revision,
             cache_dir=options.cache_dir,
-            local_files_only=options.local_files_only,
+            local_files_only=local or options.local_files_only,
             token=options.token,
             force_download=force,
             library_name="ddrsapc",
         )
         return check(Path(path))
 
-    failure: WeightsError
+    damage: WeightsIntegrityError | None = None
     try:
-        _fail_fast(repo_id, filename, revision, options)
-        return attempt(force=False)
+        _ask_first(place, repo_id, filename, revision, options, size=size, limit=limit)
+        return attempt()
     except WeightsIntegrityError as error:
-        if options.local_files_only or huggingface_hub.constants.is_offline_mode():
+        if is_offline or isinstance(error, _OtherSizeError):
             raise
-        failure = error
+        damage = error
     except WeightsError:
         raise
     except Exception as error:  # the client lets its HTTP library's errors through
-        failure = translate(error, place)
         if not _is_broken_transfer(error):
-            raise failure from error
+            raise translate(error, place) from error
     try:
-        return attempt(force=True)
+        return attempt(force=damage is not None)
     except WeightsError:
         raise
     except Exception as error:
-        raise failure if isinstance(failure, WeightsIntegrityError) else translate(error, place) from error
+        if damage is not None:
+            raise damage from error
+        if _is_cached(repo_id, filename, revision, options):  # a branch that could not be asked about
+            return attempt(local=True)
+        raise translate(error, place) from error
 
 
 def expected_by_etag(path: Path, repo_id: str, options: HubOptions) -> Expected:
@@ -113,9 +140,9 @@ def expected_by_etag(path: Path, repo_id: str, options: HubOptions) -> Expected:
     """
     # a snapshot's entry links to a blob named by its etag; the blob itself may link to elsewhere
     etag: str | None = Path(os.readlink(path)).name if path.is_symlink() else None
-    if etag is None and not options.local_files_only:
-        import huggingface_hub  # noqa: PLC0415
+    import huggingface_hub  # noqa: PLC0415
 
+    if etag is None and not (options.local_files_only or huggingface_hub.constants.is_offline_mode()):
         url = huggingface_hub.hf_hub_url(repo_id, path.name, revision=path.parent.name)
         try:
             etag = huggingface_hub.get_hf_file_metadata(url, token=options.token).etag
@@ -136,7 +163,7 @@ def translate(error: Exception, place: str) -> WeightsError:
     actual = error  # a missing cache entry is said of many causes
     while isinstance(actual, errors.LocalEntryNotFoundError | ValueError) and isinstance(actual.__cause__, Exception):
         actual = actual.__cause__
-    reason = " ".join(str(actual).split())[:200] or type(actual).__name__
+    reason = reason_of(actual)
     status = actual.response.status_code if isinstance(actual, errors.HfHubHTTPError) else None
     log_in = "log in with: hf auth login (or set HF_TOKEN)"
     nowhere = "check the name on the Hub"
@@ -186,9 +213,18 @@ def translate(error: Exception, place: str) -> WeightsError:
     for causes, kind, meaning in meanings:
         if any(status == cause if isinstance(cause, int) else isinstance(actual, cause) for cause in causes):
             return kind(f"{place}: {meaning}")
-    return WeightsDownloadError(
-        f"{place}: the transfer failed ({type(actual).__name__}: {reason}); try again, {_OTHER_WAYS}"
-    )
+    way_out = f"try again, {_OTHER_WAYS}"
+    if isinstance(actual, OSError) and actual.errno is not None and not isinstance(actual, errors.HfHubHTTPError):
+        way_out = "give another cache_dir, or set HF_HOME"  # the disk's error, not the network's
+    return WeightsDownloadError(f"{place}: the transfer failed ({type(actual).__name__}: {reason}); {way_out}")
+
+
+def reason_of(error: Exception) -> str:
+    """An exception's text in one line, without what is secret: tokens, passwords, signatures in addresses."""
+    text = " ".join(str(error).split())
+    for pattern, mask in _SECRETS:
+        text = pattern.sub(mask, text)
+    return shown(text, 200) or type(error).__name__
 
 
 def _is_broken_transfer(error: Exception) -> bool:
@@ -206,19 +242,43 @@ def _is_broken_transfer(error: Exception) -> bool:
     )
 
 
-def _fail_fast(repo_id: str, filename: str, revision: str, options: HubOptions) -> None:
-    """Ask once whether the Hub can be reached, unless the cache has the file: the client would try for 24 s."""
+class _OtherSizeError(WeightsIntegrityError):
+    """The Hub itself says that the file has another size: a new download would not help."""
+
+
+def _is_cached(repo_id: str, filename: str, revision: str, options: HubOptions) -> bool:
+    import huggingface_hub  # noqa: PLC0415
+
+    return isinstance(huggingface_hub.try_to_load_from_cache(repo_id, filename, options.cache_dir, revision), str)
+
+
+def _ask_first(
+    place: str,
+    repo_id: str,
+    filename: str,
+    revision: str,
+    options: HubOptions,
+    *,
+    size: int | None,
+    limit: int | None,
+) -> None:
+    """Unless the cache has the file, ask whether the Hub can be reached, and for the file's size.
+
+    The client would try a dead endpoint for 24 s, and download anything.
+    """
     import httpx2  # noqa: PLC0415
     import huggingface_hub  # noqa: PLC0415
 
-    cached = huggingface_hub.try_to_load_from_cache(repo_id, filename, options.cache_dir, revision)
-    if isinstance(cached, str) or options.local_files_only:
+    if options.local_files_only or _is_cached(repo_id, filename, revision, options):
         return
+    url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision)
     try:
-        huggingface_hub.get_hf_file_metadata(
-            huggingface_hub.hf_hub_url(repo_id, filename, revision=revision), token=options.token
-        )
+        found = huggingface_hub.get_hf_file_metadata(url, token=options.token).size
     except (httpx2.ConnectError, httpx2.TimeoutException):
         raise
     except Exception:  # the client's own attempt tells it better
-        pass
+        return
+    if found is not None and size not in (None, found):
+        raise _OtherSizeError(f"{place}: expected {size} bytes, the Hub has {found}: not the file that was published")
+    if found is not None and limit is not None and found > limit:
+        raise UnsafeWeightsError(f"{place}: {found} bytes are refused, {limit} are allowed")

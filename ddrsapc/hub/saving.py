@@ -41,6 +41,7 @@ def save_pretrained(
 
     Raises:
         ValueError: if the network was not built by `create_model`.
+        TypeError: if it is none of ddrsapc, or wrapped.
         WeightsError: if it could not be loaded again: values that are not finite, layers that were added.
         OSError: if the folder cannot be written to.
     """
@@ -56,12 +57,14 @@ def model_files(
     model: SegmentationModel, *, repo_id: str | None = None, license: str | None = None, metrics: Sequence[Metric] = ()
 ) -> dict[str, bytes]:
     """The bytes of the three files, checked to load again; see `save_pretrained`."""
+    place = f"this {type(model).__name__}"
     config = ModelConfig.of(model)
+    about = config.to_json(model, license=license)
+    config = ModelConfig.parse(about, place)
     data = weights_bytes(model)
-    place = f"this {model.architecture}"
     fitted_state(config.skeleton(), Weights(place, parse_weights(data, place), config))
     card = model_card(config, repo_id=repo_id, license=license, metrics=metrics)
-    return {WEIGHTS_NAME: data, CONFIG_NAME: config.to_json(model, license=license), CARD_NAME: card.encode()}
+    return {WEIGHTS_NAME: data, CONFIG_NAME: about, CARD_NAME: card.encode()}
 
 
 def weights_bytes(model: SegmentationModel, **notes: Any) -> bytes:
@@ -70,7 +73,12 @@ def weights_bytes(model: SegmentationModel, **notes: Any) -> bytes:
     Args:
         model: built by `create_model`, or the weights do not say it.
         **notes: more to note in the header, as JSON.
+
+    Raises:
+        ValueError: if the network is on the meta device, which holds no values.
     """
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise ValueError("the network is on the meta device, which holds no values to save")
     about: Mapping[str, Any] = {}
     if model.architecture:
         config = ModelConfig.of(model)

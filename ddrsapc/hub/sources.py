@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FileName", "HubName", "LocalName", "RegisteredName", "Source", "parse_model_name", "parse_source"]
+from ddrsapc.messages import shown
+
+__all__ = [
+    "FileName",
+    "HubName",
+    "LocalName",
+    "RegisteredName",
+    "Source",
+    "check_repo_id",
+    "check_revision",
+    "parse_model_name",
+    "parse_source",
+]
+
+_REPO_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]*")
 
 
 @dataclass(frozen=True)
@@ -57,14 +73,14 @@ def parse_model_name(name: str) -> RegisteredName | HubName | LocalName:
     if colon:
         if scheme == "hf-hub":
             repo_id, at, revision = rest.partition("@")
-            organisation, slash, repository = repo_id.partition("/")
-            if not (organisation and slash and repository) or "/" in repository or (at and not revision):
-                raise ValueError(f"expected hf-hub:org/name or hf-hub:org/name@revision, got {name!r}")
-            return HubName(repo_id, revision or None)
+            try:
+                return HubName(check_repo_id(repo_id), check_revision(revision) if at else None)
+            except ValueError as error:
+                raise ValueError(f"expected hf-hub:org/name or hf-hub:org/name@revision: {error}") from error
         if scheme == "local-dir":
             if not rest:
                 raise ValueError(f"expected local-dir:PATH, got {name!r}")
-            return LocalName(Path(rest).expanduser())
+            return LocalName(_path(rest))
         raise ValueError(
             f"unknown source {scheme!r} in {name!r}: expected 'hf-hub:' or 'local-dir:', or a model's name"
         )
@@ -72,6 +88,26 @@ def parse_model_name(name: str) -> RegisteredName | HubName | LocalName:
     if dot and not tag:
         raise ValueError(f"expected arch.tag, got {name!r}")
     return RegisteredName(architecture, tag or None)
+
+
+def check_repo_id(repo_id: str) -> str:
+    """A repository's name as it is, if the Hub can have it; raises ValueError otherwise."""
+    parts = repo_id.split("/")
+    if (
+        not _REPO_ID.fullmatch(repo_id)
+        or "--" in repo_id
+        or ".." in repo_id
+        or any(len(part) > 96 or part.endswith(("-", ".")) for part in parts)
+    ):
+        raise ValueError(f"expected a repository as org/name, got {shown(repo_id)!r}")
+    return repo_id
+
+
+def check_revision(revision: str) -> str:
+    """A branch, tag or commit as it is, if it cannot be a path out of the cache; raises ValueError otherwise."""
+    if not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision:
+        raise ValueError(f"expected a branch, tag or commit as revision, got {shown(revision)!r}")
+    return revision
 
 
 def parse_source(source: str | os.PathLike[str]) -> Source:
@@ -85,5 +121,9 @@ def parse_source(source: str | os.PathLike[str]) -> Source:
         and not is_scheme
         and (source.endswith(".safetensors") or "/" in source or os.sep in source)
     ):
-        return FileName(Path(source).expanduser())
+        return FileName(_path(source))
     return parse_model_name(source)
+
+
+def _path(text: str | os.PathLike[str]) -> Path:
+    return Path(os.path.expanduser(text))  # an unknown ~user stays as it is, and is not found

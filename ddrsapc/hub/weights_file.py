@@ -28,6 +28,7 @@ from ddrsapc.hub.errors import (
 )
 from ddrsapc.hub.manifest import WeightsSpec
 from ddrsapc.hub.strict_json import parse_object
+from ddrsapc.messages import shown
 
 __all__ = ["Expected", "WeightsFile", "parse_weights", "read_bytes", "read_weights", "serialize", "verify_weights"]
 
@@ -102,14 +103,17 @@ def read_weights(path: Path, expected: Expected | None = None, *, place: str | N
     return parse_weights(read_bytes(path, expected, place=place, header=True), place)
 
 
-def read_bytes(path: Path, expected: Expected | None = None, *, place: str, header: bool = False) -> bytes:
+def read_bytes(
+    path: Path, expected: Expected | None = None, *, place: str, header: bool = False, limit: int | None = None
+) -> bytes:
     """A file's bytes, whole, if they are the expected ones.
 
     Args:
         path: the file.
         expected: what is known of it.
         place: what error messages call it.
-        header: refuse what does not begin as a safetensors file before the rest is read.
+        header: refuse what is not a safetensors file of this size before the rest is read.
+        limit: bytes that are read at most; None: any number.
     """
     expected = expected or Expected()
     try:
@@ -122,12 +126,18 @@ def read_bytes(path: Path, expected: Expected | None = None, *, place: str, head
             size = os.fstat(file.fileno()).st_size
             if expected.size not in (None, size):
                 raise _other_bytes(place, expected, f"{size} bytes")
+            if limit is not None and size > limit:
+                raise UnsafeWeightsError(f"{place}: {size} bytes are refused, {limit} are allowed")
             if header and expected.sha256 is None and expected.git_sha1 is None:
-                _check_start(file.read(_START), size, place)
+                start = file.read(_START)
+                _check_start(start, size, place)
+                _check_header(start + file.read(MAX_HEADER + 8 - _START), size, place)
                 file.seek(0)
             data = file.read(size)
     except WeightsError:
         raise
+    except MemoryError as error:
+        raise UnsafeWeightsError(f"{place}: {size} bytes do not fit into this machine's memory") from error
     except PermissionError as error:
         raise WeightsAccessError(f"{place}: the file may not be read ({error.strerror}); change its mode") from error
     except OSError as error:
@@ -151,16 +161,18 @@ def parse_weights(data: bytes, place: str) -> WeightsFile:
         data: the file's bytes.
         place: what error messages call it.
     """
-    metadata = _check_header(data, place)
+    _check_start(data[:_START], len(data), place)
+    metadata = _check_header(data, len(data), place)
     try:
         tensors = parse_safetensors(data)
     except (SafetensorError, ValueError, OverflowError) as error:
-        raise WeightsIntegrityError(f"{place}: the file is cut short or damaged ({error}); get it again") from error
+        reason = shown(str(error), 160)
+        raise WeightsIntegrityError(f"{place}: the file is cut short or damaged ({reason}); get it again") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel():
+        if tensor.is_floating_point():
             low, high = tensor.aminmax()  # no copy, and NaN wins
             if not (torch.isfinite(low) and torch.isfinite(high)):
-                raise UnsafeWeightsError(f"{place}: {name[:80]!r} has values that are not finite; export them again")
+                raise UnsafeWeightsError(f"{place}: {shown(name)!r} has values that are not finite; export them again")
     return WeightsFile(hashlib.sha256(data).hexdigest(), len(data), tensors, metadata)
 
 
@@ -205,12 +217,11 @@ def _check_start(start: bytes, size: int, place: str) -> None:
     raise UnsafeWeightsError(f"{place}: not a safetensors file; only these are read")
 
 
-def _check_header(data: bytes, place: str) -> dict[str, str]:
-    """Refuse headers that are not a network's; the metadata."""
-    _check_start(data[:_START], len(data), place)
+def _check_header(data: bytes, size: int, place: str) -> dict[str, str]:
+    """Refuse headers that are not a network's, or of a file of another size; the metadata."""
     end = 8 + int.from_bytes(data[:8], "little")
-    if end > len(data):
-        raise WeightsIntegrityError(f"{place}: the file is cut short: {len(data)} bytes, its header alone has {end}")
+    if end > size:
+        raise WeightsIntegrityError(f"{place}: the file is cut short: {size} bytes, its header alone has {end}")
     try:
         entries = parse_object(data[8:end])
         metadata = entries.pop("__metadata__", {})
@@ -218,10 +229,25 @@ def _check_header(data: bytes, place: str) -> dict[str, str]:
             raise ValueError("__metadata__ holds other things than text")
         if len(entries) > MAX_TENSORS:
             raise ValueError(f"{len(entries)} tensors, {MAX_TENSORS} are allowed")
+        last = 0
         for name, entry in entries.items():
             dtype = entry.get("dtype") if isinstance(entry, dict) else None
-            if dtype not in DTYPES:
-                raise ValueError(f"{name[:80]!r} has the type {dtype!r}; allowed are {', '.join(sorted(DTYPES))}")
-    except ValueError as error:
-        raise UnsafeWeightsError(f"{place}: refused, its header is not that of a network's weights: {error}") from error
+            if not isinstance(dtype, str) or dtype not in DTYPES:
+                raise ValueError(
+                    f"{shown(name)!r} has the type {shown(dtype)!r}; allowed are {', '.join(sorted(DTYPES))}"
+                )
+            if 0 in entry["shape"]:
+                raise ValueError(f"{shown(name)!r} has no elements: shape {shown(entry['shape'])}")
+            last = max(last, entry["data_offsets"][1])
+        if end + last != size:
+            raise WeightsIntegrityError(
+                f"{place}: the file is cut short or damaged ({size} bytes, its header speaks of {shown(end + last)}); "
+                "get it again"
+            )
+    except WeightsError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise UnsafeWeightsError(
+            f"{place}: refused, its header is not that of a network's weights: {shown(str(error), 200)}"
+        ) from error
     return metadata

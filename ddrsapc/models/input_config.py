@@ -9,7 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ddrsapc.messages import shown
+
 __all__ = ["InputConfig"]
+
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,18 @@ class InputConfig:
     spacing: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        low, high = self.hu_window
-        if not (all(map(math.isfinite, (low, high, self.mean, self.std))) and low < high and self.std > 0):
-            raise ValueError(f"expected a window (low, high) in HU, a finite mean and a positive std, got {self}")
+        numbers = (*self.hu_window, self.mean, self.std)
+        # float32 computes with them
+        if len(numbers) != 4 or not all(abs(number) <= _LARGEST for number in numbers):
+            raise ValueError(f"expected a window (low, high) in HU, mean and std up to {_LARGEST:g}, got {shown(self)}")
+        if not (self.hu_window[0] < self.hu_window[1] and self.std >= 1 / _LARGEST):
+            raise ValueError(f"expected an ascending window (low, high) in HU and a positive std, got {shown(self)}")
         if not (len(self.size) == 2 and all(isinstance(side, int) and side > 0 for side in self.size)):
-            raise ValueError(f"expected a size (H, W) in pixels, got {self.size}")
+            raise ValueError(f"expected a size (H, W) in pixels, got {shown(self.size)}")
         if self.spacing is not None and not (
             len(self.spacing) == 2 and all(math.isfinite(mm) and mm > 0 for mm in self.spacing)
         ):
-            raise ValueError(f"expected a spacing (y, x) in mm or None, got {self.spacing}")
+            raise ValueError(f"expected a spacing (y, x) in mm or None, got {shown(self.spacing)}")
 
     @classmethod
     def from_dict(cls, settings: Any) -> InputConfig:
@@ -56,18 +63,19 @@ class InputConfig:
             ValueError: for missing or unknown settings, or others than numbers.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(settings, Mapping) or settings.keys() != names:
-            raise ValueError(f"expected the input settings {', '.join(sorted(names))}")
+        needed = {"hu_window", "mean", "std"}
+        if not isinstance(settings, Mapping) or not needed <= settings.keys() <= names:
+            raise ValueError(f"expected the input settings {', '.join(sorted(needed))} (size, spacing)")
         read: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
         }
         numbers = [number for value in read.values() for number in (value if isinstance(value, tuple) else (value,))]
         if any(isinstance(n, bool) or not isinstance(n, int | float | None) for n in numbers):
-            raise ValueError(f"expected numbers as input settings, got {dict(settings)}")
+            raise ValueError(f"expected numbers as input settings, got {shown(dict(settings))}")
         try:
             return cls(**read)
         except (TypeError, OverflowError) as error:
-            raise ValueError(f"expected other input settings than {dict(settings)}") from error
+            raise ValueError(f"expected other input settings than {shown(dict(settings))}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers and lists, as JSON has them."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ddrsapc.files import sync_folder, write_atomically
@@ -25,7 +26,6 @@ from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights
 from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName
-from ddrsapc.hub.weights_file import read_weights
 from ddrsapc.models import SegmentationModel
 
 __all__ = ["CheckpointError", "Checkpoints", "load_trained", "state_bytes"]
@@ -82,7 +82,7 @@ class Checkpoints:
         """
         folder = self.path(step)
         try:
-            weights = {path.stem: dict(read_weights(path).tensors) for path in sorted(folder.glob("*.safetensors"))}
+            weights = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
             state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
             weights["model"]  # KeyError where it is missing
         except Exception as error:  # torch raises many kinds for damaged files

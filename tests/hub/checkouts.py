@@ -5,9 +5,13 @@ import shutil
 
 from tests.training.small import small_network
 
+INPUT = {"size": [512, 512], "hu_window": [-200.0, 800.0], "mean": 0.4, "std": 0.3, "spacing": [0.5, 0.5]}
+
 
 def entry_of(data, **changed):
-    """A manifest's entry for the bytes of `small_network`."""
+    """A manifest's entry for the bytes of `small_network`; its input settings are those of the bytes' header."""
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")] if data[8:9] == b"{" else b"{}"
+    settings = json.loads(header).get("__metadata__", {}).get("input")
     entry = {
         "architecture": "unet",
         "default": True,
@@ -20,7 +24,7 @@ def entry_of(data, **changed):
         "num_classes": 4,
         "in_chans": 1,
         "classes": ["none", "LAD", "LCX", "RCA"],
-        "input": {"size": [512, 512], "hu_window": [-200.0, 800.0], "mean": 0.4, "std": 0.3, "spacing": [0.5, 0.5]},
+        "input": INPUT if settings is None else json.loads(settings),
         "first_conv": "encoders.0.0.0",
         "classifier": ["head"],
         "metrics": [{"dataset": "squares", "split": "test", "name": "mean_iou", "value": 0.7, "n": 8, "seed": 0}],

@@ -19,7 +19,7 @@ def test_the_manifest_of_this_checkout(root):
     assert checkout_folder() == root / "weights"
     specs = hub.load_manifest()
     assert hub.list_pretrained() == sorted(specs)
-    for name, spec in specs.items():
+    for name, spec in specs.items():  # none are listed yet; those that will be must fit their networks
         assert name == spec.name
         model = ddrsapc.create_model(spec.architecture)
         assert (spec.first_conv, spec.classifier) == (model.first_conv, model.classifiers)
@@ -55,15 +55,21 @@ HOSTILE = {
     "no JSON": (b"\x80\x02", "utf-8"),
     "a list": (b"[]", "expected a JSON object, found list"),
     "deep nesting": (b'{"a":' + b"[" * 200_000, "nested too deeply|not a valid manifest"),
-    "huge": (b" " * (5 << 20), "bytes are more than"),
+    "huge": (b" " * (5 << 20), "more than 4194304 bytes"),
     "another version": (b'{"schema_version": 2, "weights": {}}', "schema_version is 2, this ddrsapc reads 1; update"),
     "true as version": (b'{"schema_version": true, "weights": {}}', "schema_version is True"),
     "a field more": (b'{"schema_version": 1, "weights": {}, "url": "x"}', "expected the fields"),
     "an entry twice": (b'{"schema_version": 1, "weights": {"unet.a": {}, "unet.a": {}}}', "'unet.a' stands twice"),
     "NaN": (manifest_of(unet__small=ENTRY).replace(b"0.7", b"NaN"), "NaN is no number"),
     "infinite number": (manifest_of(unet__small=ENTRY).replace(b"0.7", b"1e999"), "value: expected a finite number"),
-    "infinite input": (manifest_of(unet__small=ENTRY).replace(b"0.4", b"1e999"), "input: expected a window"),
-    "a huge integer": (manifest_of(unet__small=ENTRY).replace(b"0.4", b"1" + b"0" * 400), "input: expected other"),
+    "infinite input": (
+        manifest_of(unet__small=ENTRY).replace(b"0.4", b"1e999"),
+        "input: expected a window",
+    ),
+    "a huge integer": (
+        manifest_of(unet__small=ENTRY).replace(b"0.4", b"1" + b"0" * 400),
+        "input: expected a window",
+    ),
     "a number too long to read": (manifest_of(unet__small=ENTRY).replace(b"0.4", b"1" * 9000), "integer string"),
     "path upwards": (manifest_of(unet__small=ENTRY | {"filename": "../x.safetensors"}), "filename: .* does not match"),
     "absolute path": (manifest_of(unet__small=ENTRY | {"filename": "/etc/x.safetensors"}), "filename: .* does not"),
@@ -75,16 +81,16 @@ HOSTILE = {
     "upper-case hash": (manifest_of(unet__small=ENTRY | {"sha256": "A" * 64}), "sha256"),
     "branch as revision": (
         manifest_of(unet__small=ENTRY | {"repo_id": "org/name", "revision": "main"}),
-        "revision: 'main' does not match",
+        "revision: main does not match",
     ),
     "revision without repository": (manifest_of(unet__small=ENTRY | {"revision": "a" * 40}), "both or neither"),
     "repository outside": (
         manifest_of(unet__small=ENTRY | {"repo_id": "../org/name", "revision": "a" * 40}),
-        "repo_id: .* does not match",
+        "repo_id: expected a repository as org/name, got",
     ),
     "URL as repository": (
         manifest_of(unet__small=ENTRY | {"repo_id": "https://host/org", "revision": "a" * 40}),
-        "repo_id: .* does not match",
+        "repo_id: expected a repository as org/name, got",
     ),
     "unknown architecture": (manifest_of(resnet__small=ENTRY), "'resnet.small': expected arch.tag"),
     "another architecture": (manifest_of(unetpp__small=ENTRY), "architecture is 'unet'"),
@@ -110,6 +116,14 @@ HOSTILE = {
         manifest_of(unet__small=ENTRY | {"input": ENTRY["input"] | {"hu_window": ["a", "b"]}}),
         "input: expected numbers",
     ),
+    "lines in a field": (manifest_of(unet__small=ENTRY | {"evil\nfield": 1}), r"unknown field\(s\) 'evil"),
+    "a long field": (manifest_of(unet__small=ENTRY | {"x" * 100_000: 1}), r"unknown field\(s\)"),
+    "a long version": (b'{"schema_version": "%s", "weights": {}}' % (b"x" * 100_000), "schema_version is"),
+    "a long mean": (manifest_of(unet__small=ENTRY | {"input": ENTRY["input"] | {"mean": [1] * 9999}}), "input: "),
+    "input without a field": (
+        manifest_of(unet__small=ENTRY | {"input": {k: v for k, v in ENTRY["input"].items() if k != "size"}}),
+        r"input: missing field\(s\) size",
+    ),
     "window of one": (
         manifest_of(unet__small=ENTRY | {"input": ENTRY["input"] | {"hu_window": [1]}}),
         "input: ",
@@ -134,7 +148,10 @@ def test_a_publication_is_recorded_and_nothing_else_changes(checkout):
     path = checkout / "weights_manifest.json"
     path.write_bytes(manifest_of(unet__small=ENTRY, unetpp__small=ENTRY | {"architecture": "unetpp"}))
     before = json.loads(path.read_text())
-    record_publication(path, "unet.small", "org/name", "b" * 40)
+    path.chmod(0o664)
+    spec = hub.load_manifest()["unet.small"]
+    record_publication(path, spec, "org/name", "b" * 40)
+    assert path.stat().st_mode & 0o777 == 0o664
     after = json.loads(path.read_text())
     assert (after["weights"]["unet.small"]["repo_id"], after["weights"]["unet.small"]["revision"]) == (
         "org/name",
@@ -145,9 +162,43 @@ def test_a_publication_is_recorded_and_nothing_else_changes(checkout):
     assert list(after["weights"]["unet.small"]) == list(before["weights"]["unet.small"])  # in the same order
     data = path.read_bytes()
     with pytest.raises(hub.ManifestError, match="revision"):
-        record_publication(path, "unet.small", "org/name", "main")
+        record_publication(path, hub.load_manifest()["unet.small"], "org/name", "main")
+    assert path.read_bytes() == data
+    with pytest.raises(hub.ManifestError, match="unet.small was changed while its weights were published as"):
+        record_publication(path, spec, "org/name", "b" * 40)  # as it was before the first time
     assert path.read_bytes() == data
     assert sorted(p.name for p in checkout.iterdir()) == ["ddrsapc", "weights", "weights_manifest.json"]
+
+
+def test_a_linked_manifest_stays_a_link(checkout, tmp_path):
+    path = checkout / "weights_manifest.json"
+    path.write_bytes(manifest_of(unet__small=ENTRY))
+    path.rename(tmp_path / "elsewhere.json")
+    path.symlink_to(tmp_path / "elsewhere.json")
+    record_publication(path, hub.load_manifest()["unet.small"], "org/name", "b" * 40)
+    assert path.is_symlink()
+    assert hub.load_manifest()["unet.small"].repo_id == "org/name"
+
+
+RECORD = """
+import sys
+from pathlib import Path
+from ddrsapc.hub.manifest import parse_manifest, record_publication
+path, name = Path(sys.argv[1]), sys.argv[2]
+for i in range(100):
+    spec = parse_manifest(path.read_bytes(), "")[name]
+    record_publication(path, spec, "org/name", f"{i:040x}")
+"""
+
+
+@pytest.mark.slow
+def test_two_publications_at_once_lose_nothing(checkout):
+    path = checkout / "weights_manifest.json"
+    path.write_bytes(manifest_of(unet__small=ENTRY, unetpp__small=ENTRY | {"architecture": "unetpp"}))
+    names = ("unet.small", "unetpp.small")
+    processes = [subprocess.Popen([sys.executable, "-c", RECORD, str(path), name]) for name in names]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert {spec.revision for spec in hub.load_manifest().values()} == {f"{99:040x}"}
 
 
 @pytest.mark.slow
