@@ -125,7 +125,7 @@ def _source(
             raise ValueError("two sources of weights, the name and weights=...; give one")
         return parsed
     if weights is not None:
-        return FileName(Path(weights).expanduser(), parsed if parsed.tag is not None else None)
+        return FileName(Path(os.path.expanduser(weights)), parsed if parsed.tag is not None else None)
     return parsed if pretrained or parsed.tag is not None else None
 
 

@@ -50,6 +50,14 @@ def small_weights():
 
 
 @pytest.fixture
+def path(tmp_path, small_weights):
+    """A file of `small_weights`."""
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(small_weights)
+    return path
+
+
+@pytest.fixture
 def full_width(monkeypatch):
     """A `unet` whose own width is 4, so that entries of the manifest, which have no width, can be small."""
     entrypoint = ddrsapc.registry._ENTRYPOINTS["unet"]

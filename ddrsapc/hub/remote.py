@@ -90,9 +90,10 @@ def fetch(
         WeightsError: one of its subclasses, by cause.
     """
     import huggingface_hub  # noqa: PLC0415  # half a second, and only for those who download
+    from huggingface_hub import constants  # noqa: PLC0415
 
     place = f"{repo_id}/{filename}@{revision}"
-    is_offline = options.local_files_only or huggingface_hub.constants.is_offline_mode()
+    is_offline = options.local_files_only or constants.is_offline_mode()
 
     def attempt(*, force: bool = False, local: bool = False) -> Checked:
         path = huggingface_hub.hf_hub_download(
@@ -107,12 +108,12 @@ def fetch(
         )
         return check(Path(path))
 
+    _ask_first(place, repo_id, filename, revision, options, size=size, limit=limit)
     damage: WeightsIntegrityError | None = None
     try:
-        _ask_first(place, repo_id, filename, revision, options, size=size, limit=limit)
         return attempt()
     except WeightsIntegrityError as error:
-        if is_offline or isinstance(error, _OtherSizeError):
+        if is_offline:
             raise
         damage = error
     except WeightsError:
@@ -141,8 +142,9 @@ def expected_by_etag(path: Path, repo_id: str, options: HubOptions) -> Expected:
     # a snapshot's entry links to a blob named by its etag; the blob itself may link to elsewhere
     etag: str | None = Path(os.readlink(path)).name if path.is_symlink() else None
     import huggingface_hub  # noqa: PLC0415
+    from huggingface_hub import constants  # noqa: PLC0415
 
-    if etag is None and not (options.local_files_only or huggingface_hub.constants.is_offline_mode()):
+    if etag is None and not (options.local_files_only or constants.is_offline_mode()):
         url = huggingface_hub.hf_hub_url(repo_id, path.name, revision=path.parent.name)
         try:
             etag = huggingface_hub.get_hf_file_metadata(url, token=options.token).etag
@@ -242,10 +244,6 @@ def _is_broken_transfer(error: Exception) -> bool:
     )
 
 
-class _OtherSizeError(WeightsIntegrityError):
-    """The Hub itself says that the file has another size: a new download would not help."""
-
-
 def _is_cached(repo_id: str, filename: str, revision: str, options: HubOptions) -> bool:
     import huggingface_hub  # noqa: PLC0415
 
@@ -273,12 +271,15 @@ def _ask_first(
         return
     url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision)
     try:
-        found = huggingface_hub.get_hf_file_metadata(url, token=options.token).size
-    except (httpx2.ConnectError, httpx2.TimeoutException):
-        raise
+        metadata = huggingface_hub.get_hf_file_metadata(url, token=options.token)
+    except (httpx2.ConnectError, httpx2.TimeoutException) as error:
+        raise translate(error, place) from error
     except Exception:  # the client's own attempt tells it better
         return
+    found = metadata.size if metadata.commit_hash is not None else None  # else it is not the Hub that answers
     if found is not None and size not in (None, found):
-        raise _OtherSizeError(f"{place}: expected {size} bytes, the Hub has {found}: not the file that was published")
+        raise WeightsIntegrityError(
+            f"{place}: expected {size} bytes, the Hub has {found}: not the file that was published"
+        )
     if found is not None and limit is not None and found > limit:
         raise UnsafeWeightsError(f"{place}: {found} bytes are refused, {limit} are allowed")

@@ -103,10 +103,12 @@ def test_converts_an_imagenet_ddrnet_and_says_what_is_new(command, tmp_path, pub
 @pytest.mark.parametrize("aux_head", [True, False])
 def test_converts_a_state_dict_of_ours(command, tmp_path, aux_head):
     network = small_network(num_classes=3, in_chans=2, aux_head=aux_head)
-    torch.save(network.state_dict(), tmp_path / "in.pth")
+    state = network.state_dict()
+    torch.save({"model": state, "epoch": 4} if aux_head else state, tmp_path / "in.pth")
     arguments = ["convert", tmp_path / "in.pth", tmp_path / "out.safetensors", "--model", "unet"]
     assert failed(command(*arguments), "does not fit unet")
     assert not (tmp_path / "out.safetensors").exists()
+    arguments[-1] = "unet.tag"  # a tag does not matter
     code, out, _ = command(*arguments, "--width", "4")
     assert code == 0
     assert "unet, 3 classes, 2 channels" in out
@@ -148,6 +150,27 @@ def test_what_cannot_be_converted(command, tmp_path):
     assert failed(command("convert", good, target, "--width", "4"), "--width goes with --model")
     assert failed(command("convert", tmp_path / "absent.pth", target), "absent.pth does not exist")
     assert failed(command("convert", good, tmp_path / "out.pth"), "is to end in .safetensors")
+    assert failed(
+        command("convert", good, tmp_path / "absent" / "out.safetensors"), "absent does not exist; make it first"
+    )
+    target.symlink_to("nowhere")
+    assert failed(command("convert", good, target, "--model", "unet", "--width", "4"), "exists already")
+    target.unlink()
+    endless = {}
+    endless["state_dict"] = endless
+    torch.save(endless, source)
+    assert failed(command("convert", source, target), "not a state dict")
+    torch.save({1: torch.ones(2), "evil\nkey" + "x" * 9999: torch.ones(1)}, source)
+    outcome = command("convert", source, target)
+    assert failed(outcome, "not a DDRNet-23")
+    assert len(outcome[2]) < 1000
+    torch.save({"a": torch.ones(2).to_sparse()}, source)
+    assert failed(command("convert", source, target), "it has sparse tensors")
+    wide = small_network().state_dict()
+    wide["head.bias"] = torch.zeros(1).expand(2**40)
+    wide["head.weight"] = torch.zeros(1).expand(2**40, 4, 1, 1)
+    torch.save(wide, source)
+    assert failed(command("convert", source, target, "--model", "unet", "--width", "4"), "error")
     infinite = small_network()
     infinite.head.bias.data[0] = float("inf")
     torch.save(infinite.state_dict(), source)
@@ -184,6 +207,9 @@ def test_verify_all_of_the_manifest(command, listed, small_weights):
     assert failed(command("verify"), "unet.small")
     (listed / "weights" / "unet.small.safetensors").unlink()
     assert command("verify")[:2] == (0, "unet.small: not here\n")
+    assert failed(command("verify", "--all"), "unet.small is not on this machine: no unet.small.safetensors")
+    assert failed(command("verify", "--tag", "unet.small"), "--tag goes with a FILE")
+    assert failed(command("verify", "nosuch/file.pth"), "nosuch/file.pth: there is no such file")
     assert failed(command("verify", "unet.small"), "unet.small is not on this machine")
     assert failed(command("verify", "unet.smal"), "did you mean 'small'")
     assert failed(command("verify", "unet"), "expected the name of an entry of the manifest (arch.tag), got 'unet'")

@@ -35,6 +35,11 @@ def entry_of(data, **changed):
     return entry | changed
 
 
+def equal(model, other):
+    """Whether two networks have the same weights."""
+    return digest_of(model) == digest_of(other)
+
+
 def digest_of(model):
     """A hash of a network's weights."""
     digest = hashlib.sha256()

@@ -62,6 +62,9 @@ class Repo:
 
     private: bool = False
     gated: bool = False
+    branches: tuple[str, ...] = ("main",)
+    etags: dict[str, str] = field(default_factory=dict)
+    """Other etags than the right ones, by file."""
     commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
 
     def commit(self, files: dict[str, Blob]) -> str:
@@ -70,7 +73,7 @@ class Repo:
         return self.resolve("main")
 
     def resolve(self, revision: str) -> str:
-        return list(self.commits)[-1] if revision == "main" else revision
+        return list(self.commits)[-1] if revision in self.branches else revision
 
 
 class FakeHub:
@@ -232,16 +235,17 @@ class _Handler(BaseHTTPRequestHandler):
                 X_Repo_Commit=commit,
                 X_Error_Message="no entry",
             )
+        etag = repo.etags.get(name, blob.etag)
         if blob.lfs:
             self.hub.storage[blob.sha256] = blob.data
             return self.answer(
                 302,
                 X_Repo_Commit=commit,
-                X_Linked_Etag=f'"{blob.etag}"',
+                X_Linked_Etag=f'"{etag}"',
                 X_Linked_Size=str(len(blob.data)),
-                Location=f"{self.hub.storage_url}/lfs/{repo_id}/{blob.sha256}",
+                Location=f"{self.hub.storage_url}/lfs/{repo_id}/{blob.sha256}?X-Amz-Signature=SIGNATURE",
             )
-        return self.answer(200, blob.data, X_Repo_Commit=commit, ETag=f'"{blob.etag}"')
+        return self.answer(200, blob.data, X_Repo_Commit=commit, ETag=f'"{etag}"')
 
     def create_repo(self) -> None:
         if self.hub.fault("create"):
@@ -275,11 +279,13 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         self.answer(200, {"transfer": "basic", "objects": objects})
 
-    def commit(self, repo_id: str, _: str) -> None:
+    def commit(self, repo_id: str, branch: str) -> None:
         fault = self.hub.fault(repo_id) or ""
         repo = self.repo(repo_id)
         if repo is None:
             return None
+        if branch not in repo.branches:
+            return self.error(404, "RevisionNotFound", f"Invalid rev id: {branch}")
         files: dict[str, Blob] = {}
         for line in self.body.splitlines():
             item = json.loads(line)
@@ -293,7 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.startswith("500"):
             return self.error(500, "", "Internal error")
         if fault.startswith("hang"):
-            return self.hub.hang()
+            self.hub.hang()
         oid = repo.commit(files)
         if fault.startswith("tampered"):
             weights = repo.commits[oid]["model.safetensors"]
@@ -338,6 +344,10 @@ class _Handler(BaseHTTPRequestHandler):
     def get_lfs(self, repo_id: str, oid: str) -> None:
         data = self.hub.storage[oid]
         fault = self.hub.fault(f"{repo_id} storage") or ""
+        if fault.startswith("hang"):
+            return self.hub.hang()
+        if fault.startswith("403"):
+            return self.error(403, "", "Access denied")
         if fault.startswith("reset"):
             return self.reset()
         if fault.startswith("slow"):

@@ -1,9 +1,7 @@
 """Publishing to a Hub on loopback and loading from there, by the real client in processes of their own."""
 
 import json
-import os
 import re
-import signal
 import time
 import zlib
 from pathlib import Path
@@ -143,22 +141,29 @@ def test_a_dry_run_sends_nothing(worker, hub, manifest):
     assert manifest.read_bytes() == before
 
 
-@pytest.mark.parametrize("moment", ["commit", "upload"])
+@pytest.mark.parametrize("moment", ["commit", "upload", "reading back", "renaming"])
 def test_killed_in_the_middle(worker, hub, manifest, moment, tmp_path):
     before = manifest.read_bytes()
-    hub.faults[REPO if moment == "commit" else "upload"] = ["hang"]
+    places = {"commit": REPO, "upload": "upload", "reading back": f"{REPO} storage"}
+    if moment in places:
+        hub.faults[places[moment]] = ["hang"]
     victim = Worker(worker.env, tmp_path)
     assert victim.run(SETUP).error == []
+    if moment == "renaming":  # the last moment at which the manifest is the old one
+        victim.run("import os, pathlib, signal")
+        victim.run("pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)")
     victim.send(PUBLISH, repo=REPO, options={})
     deadline = time.monotonic() + 20
-    while not hub.hanging and time.monotonic() < deadline:
+    while not hub.hanging and victim.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert hub.hanging
-    os.kill(victim.pid, signal.SIGKILL)
+    assert (hub.hanging > 0) == (moment != "renaming")
     victim.close()
     hub.release()
     assert manifest.read_bytes() == before
-    assert sorted(path.name for path in worker.checkout.iterdir()) == ["ddrsapc", "weights", "weights_manifest.json"]
+    left = {path.name for path in worker.checkout.iterdir()} - {"ddrsapc", "weights", "weights_manifest.json"}
+    assert all(name.endswith(".part") for name in left)
+    for name in left:
+        (worker.checkout / name).unlink()
     outcome = worker.run(PUBLISH, repo=REPO, options={})
     assert outcome.error == [], outcome.message
     assert json.loads(manifest.read_text())["weights"]["unet.small"]["revision"] == outcome.result[1]
@@ -169,8 +174,8 @@ def test_killed_in_the_middle(worker, hub, manifest, moment, tmp_path):
     [
         ({REPO: ["tampered"]}, "WeightsIntegrityError", "does not hold the bytes that were sent for model.safetensors"),
         ({f"{REPO} storage": ["corrupt always"]}, "WeightsIntegrityError", "expected sha256"),
-        ({REPO: ["500"]}, "WeightsUploadError", "publishing failed.*500.*run the same again"),
-        ({"upload": ["refused always"]}, "WeightsUploadError", "publishing failed.*run the same again"),
+        ({REPO: ["500"]}, "WeightsUploadError", "publishing failed.*500.*the same may be run again"),
+        ({"upload": ["refused always"]}, "WeightsUploadError", "publishing failed.*the same may be run again"),
         ({"create": ["403"]}, "WeightsAccessError", "refuses access"),
     ],
 )
@@ -255,12 +260,68 @@ result = [ddrsapc.hub.push_to_hub(model, repo, license="mit", **options), digest
     card = hub.repos["me/mine"].commits[commit]["README.md"].data.decode()
     assert 'create_model("hf-hub:me/mine")' in card
     assert "license: mit" in card
-    bad = worker.run("ddrsapc.hub.push_to_hub(model, 'no name')")
-    assert bad.error[0] == "WeightsUploadError"
-    assert "'no name'" in bad.message
+    absent = worker.run(code, repo="me/mine", options={"revision": "dev"})
+    assert absent.error[0] == "WeightsUploadError"
+    assert "Revision Not Found" in absent.message
+    hub.repos["me/mine"].branches += ("dev",)
     branch = worker.run(code, repo="me/mine", options={"revision": "dev"})
     assert branch.error == [], branch.message
     assert asked(hub, "/commit/dev")
+
+
+@pytest.mark.parametrize(
+    "repo", ["unet", "no name", "../x", "hf-hub:org/x", "org/x@main", "", "org/-x", "a/b/c", "o--o/x"]
+)
+def test_impossible_names_are_refused_before_anything_is_done(worker, hub, manifest, repo):
+    for code in (PUBLISH, "ddrsapc.hub.push_to_hub(ddrsapc.create_model('unet'), repo)"):
+        outcome = worker.run(code, repo=repo, options={"dry_run": True})
+        assert outcome.error[0] == "ValueError"
+        assert "expected a repository as org/name" in outcome.message
+    assert hub.requests == []
+
+
+def test_secrets_are_not_quoted(worker, hub, manifest):
+    for token in ("hf_SECRET\n", "hf_SECRET other"):
+        outcome = worker.run(PUBLISH, repo=REPO, options={"token": token})
+        assert outcome.error[0] == "ValueError"
+        assert "SECRET" not in outcome.message
+    assert hub.requests == []
+
+
+def test_an_entry_that_was_edited_meanwhile(worker, hub, manifest):
+    """The commit is named, the manifest keeps what the other one wrote."""
+    hub.faults[REPO] = ["hang"]
+    worker.send(PUBLISH, repo=REPO, options={})
+    while not hub.hanging:
+        time.sleep(0.02)
+    edited = json.loads(manifest.read_text())
+    edited["weights"]["unet.small"]["license"] = "mit"
+    manifest.write_text(json.dumps(edited))
+    hub.release()
+    outcome = worker.receive()
+    assert outcome.error[0] == "ManifestError", outcome.message
+    assert f"unet.small was changed while its weights were published as {REPO}@" in outcome.message
+    assert json.loads(manifest.read_text()) == edited
+
+
+def test_settings_that_contradict_the_file_are_not_published(worker, hub, manifest):
+    entry = json.loads(manifest.read_text())["weights"]["unet.small"]
+    entry["input"]["hu_window"] = [-100, 100]
+    manifest.write_bytes(manifest_of(unet__small=entry))
+    outcome = worker.run(PUBLISH, repo=REPO, options={"dry_run": True})
+    assert outcome.error[0] == "WeightsMismatchError"
+    assert "header" in outcome.message
+
+
+def test_offline_says_that_nothing_is_sent(worker, root, tmp_path_factory, hub, manifest, tmp_path):
+    process = Worker(worker.env | {"HF_HUB_OFFLINE": "1"}, tmp_path)
+    try:
+        process.run(SETUP)
+        outcome = process.run(PUBLISH, repo=REPO, options={})
+        assert outcome.error[0] == "WeightsOfflineError"
+        assert "HF_HUB_OFFLINE is set, so nothing is sent; unset it" in outcome.message
+    finally:
+        process.close()
 
 
 def test_an_installed_copy_does_not_publish(worker, hub, manifest):

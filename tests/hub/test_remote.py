@@ -1,6 +1,7 @@
 """Downloads from a Hub on loopback, by the real client in a process of its own, with every fault there is."""
 
 import hashlib
+import os
 import re
 import zlib
 
@@ -58,11 +59,11 @@ def repo(request, hub, files):
 def load(worker, hub, repo, files, tmp_path):
     """Load the listed weights, whose entry points to the repository."""
 
-    def run(*, cache="cache", name="unet.small", entry=None, **options):
+    def run(*, cache="cache", name="unet.small", entry=None, code=CREATE, **options):
         listed = entry_of(files["model.safetensors"], repo_id=repo[0], revision=repo[1]) | (entry or {})
         with open(f"{worker.checkout}/weights_manifest.json", "wb") as file:
             file.write(manifest_of(unet__small=listed))
-        return worker.run(CREATE, name=name, cache=str(tmp_path / cache), options=options)
+        return worker.run(code, name=name, cache=str(tmp_path / cache), options=options)
 
     return run
 
@@ -214,7 +215,6 @@ def test_what_is_not_there(load, hub, repo):
         (f"hf-hub:{name}@v9", "there is no such revision"),
         (f"hf-hub:{name}@{'1' * 40}", "there is no such revision"),
         ("hf-hub:org/empty", "org/empty/config.json@main: there is no such file"),
-        ("hf-hub:org/-bad-", "no name of a repository"),
     ):
         outcome = load(name=source)
         assert outcome.error[0] == "WeightsNotFoundError", (source, outcome.message)
@@ -361,3 +361,94 @@ def test_a_dead_endpoint(root, tmp_path_factory, files, tmp_path):
         assert outcome.seconds < 1
     finally:
         process.close()
+
+
+# what must not get out, and not in
+
+
+def test_no_secret_is_quoted(load, hub, repo):
+    hub.faults[f"{repo[0]} storage"] = ["403 always"]
+    for outcome in (
+        load(token=hub.token + "\n"),
+        load(token="hf_SECRET\r\nX-Evil: 1"),
+        load(),  # the storage's address is signed
+        load(name="hf-hub:org/absent", token="hf_SECRET"),
+    ):
+        assert outcome.error
+        for secret in (hub.token, "SECRET", "SIGNATURE"):
+            assert secret not in outcome.message
+        assert outcome.message.isprintable()
+
+
+def test_passwords_in_an_endpoint_are_not_quoted(root, tmp_path_factory, hub, tmp_path):
+    env = worker_env(root, tmp_path_factory, hub, HF_ENDPOINT="http://user:passw0rd@127.0.0.1:9")
+    process = Worker(env, tmp_path)
+    try:
+        process.run(SETUP)
+        outcome = process.run(CREATE, name="hf-hub:org/name", cache=str(tmp_path / "cache"), options={})
+        assert outcome.error[0] == "WeightsOfflineError"
+        assert "passw0rd" not in outcome.message
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("revision", ["../../../evil", "a/../../b", "/etc/x", "refs//x", ".git", "", "a b", "a\n"])
+def test_a_revision_cannot_leave_the_cache(load, hub, repo, revision, tmp_path):
+    for options in ({"name": f"hf-hub:{repo[0]}@{revision}"}, {"name": f"hf-hub:{repo[0]}", "revision": revision}):
+        outcome = load(**options)
+        assert outcome.error[0] == "ValueError", outcome.message
+        assert "expected" in outcome.message
+    assert hub.requests == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_are_asked_before_a_download(load, hub, repo, files):
+    """The Hub has another file than was listed, or a configuration of 2 MiB: nothing of it is fetched."""
+    outcome = load(entry={"bytes": 1234})
+    assert outcome.error[0] == "WeightsIntegrityError"
+    assert "expected 1234 bytes, the Hub has" in outcome.message
+    assert [request for request in hub.requests if request.port == "storage"] == []
+    hub.publish(repo[0], {"config.json": b" " * (2 << 20)})
+    hub.requests.clear()
+    outcome = load(name=f"hf-hub:{repo[0]}")
+    assert outcome.error[0] == "UnsafeWeightsError"
+    assert "2097152 bytes are refused" in outcome.message
+    assert {request.method for request in hub.requests} == {"HEAD"}
+
+
+def test_a_reset_falls_back_to_a_branch_in_the_cache(load, hub, repo):
+    name = f"hf-hub:{repo[0]}"
+    assert load(name=name).error == []
+    hub.faults[repo[0]] = ["reset always"]
+    outcome = load(name=name)
+    assert outcome.error == [], outcome.message
+    assert outcome.result == digest_of(small_network())
+
+
+@pytest.mark.parametrize("etag", ["abc-12", "W/123"])
+def test_an_etag_that_is_no_hash(load, hub, repo, files, etag):
+    """Nothing can be checked, unless a hash is given; the configuration is then the one in the checked weights."""
+    hub.repos[repo[0]].etags.update({"model.safetensors": etag, "config.json": etag})
+    outcome = load(name=f"hf-hub:{repo[0]}")
+    assert outcome.error[0] == "WeightsIntegrityError"
+    assert "give sha256=" in outcome.message
+    changed = files["config.json"].replace(b"-1000.0", b"-10.0")
+    hub.publish(repo[0], {"config.json": changed})
+    sha256 = hashlib.sha256(files["model.safetensors"]).hexdigest()
+    code = "result = ddrsapc.create_model(name, cache_dir=cache, **options).input_config.hu_window"
+    outcome = load(name=f"hf-hub:{repo[0]}", sha256=sha256, code=code)
+    assert outcome.result == [-1000.0, 1000.0]
+
+
+def test_a_configuration_that_contradicts_the_weights(load, hub, repo, files):
+    hub.publish(repo[0], {"config.json": files["config.json"].replace(b"-1000.0", b"-10.0")})
+    outcome = load(name=f"hf-hub:{repo[0]}")
+    assert outcome.error[0] == "WeightsMismatchError"
+    assert "correct the one that is wrong" in outcome.message
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists("/proc"), reason="needs a folder that cannot be made")
+def test_a_cache_that_cannot_be_written_to(load, repo):
+    outcome = load(cache="/proc/no-such-folder")
+    assert outcome.error[0] == "WeightsDownloadError"
+    assert "give another cache_dir, or set HF_HOME" in outcome.message

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ import yaml
 
 import ddrsapc
 from ddrsapc import hub
+from ddrsapc.hub import saving
 from ddrsapc.hub.saving import model_files, weights_bytes
 from ddrsapc.models import InputConfig
+from tests.hub.checkouts import equal
 from tests.training.small import small_network
 
 
@@ -66,6 +69,58 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="build it with create_model"):
         hub.save_pretrained(ddrsapc.models.UNet(width=4), tmp_path / "c")
     assert os.listdir(tmp_path) == []
+
+
+def test_what_is_no_network_is_refused(tmp_path):
+    network = small_network()
+    for wrapped in (torch.nn.DataParallel(network), torch.compile(network, backend="eager"), torch.nn.Linear(1, 1)):
+        with pytest.raises(TypeError, match=r"expected a network of ddrsapc, got \w+; unwrap it first"):
+            hub.save_pretrained(wrapped, tmp_path)
+    with torch.device("meta"):
+        empty = small_network()
+    with pytest.raises(ValueError, match="on the meta device, which holds no values to save"):
+        hub.save_pretrained(empty, tmp_path)
+    too_many = ddrsapc.create_model("unet", width=4, num_classes=2000)
+    with pytest.raises(hub.UnsafeWeightsError, match="up to 1024 as num_classes, found 2000"):
+        hub.save_pretrained(too_many, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_auxiliary_head_can_be_dropped(tmp_path):
+    network = small_network(aux_head=True)
+    network.aux_head = None
+    hub.save_pretrained(network, tmp_path)
+    assert equal(ddrsapc.create_model(f"local-dir:{tmp_path}"), network)
+
+
+def test_an_interrupted_save_over_another_network_is_noticed(tmp_path, monkeypatch):
+    """The files are whole one by one; that they belong together is checked when they are loaded."""
+    hub.save_pretrained(small_network(), tmp_path)
+    other = small_network()
+    other.input_config = InputConfig((-100.0, 900.0), 0.3, 0.2)
+    write = saving.write_atomically
+
+    def stop_at_config(path, data):
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+        write(path, data)
+
+    monkeypatch.setattr(saving, "write_atomically", stop_at_config)
+    with pytest.raises(KeyboardInterrupt):
+        hub.save_pretrained(other, tmp_path)
+    with pytest.raises(
+        hub.WeightsMismatchError, match=r"the weights' own header InputConfig\(hu_window=\(-100.0, 900.0\)"
+    ):
+        ddrsapc.create_model(f"local-dir:{tmp_path}")
+
+
+def test_threads_that_save_at_once_do_not_disturb_each_other(tmp_path):
+    networks = [small_network(), small_network()]
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(hub.save_pretrained, network, tmp_path) for network in networks * 10]:
+            done.result()
+    assert equal(ddrsapc.create_model(f"local-dir:{tmp_path}"), networks[0])
+    assert len(os.listdir(tmp_path)) == 3
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):

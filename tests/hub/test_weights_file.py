@@ -32,6 +32,7 @@ def tensor(begin, end, dtype="F32", shape=None):
 
 @pytest.fixture
 def path(tmp_path):
+    """A file that is not there yet."""
     return tmp_path / "a.safetensors"
 
 

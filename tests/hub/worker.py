@@ -41,6 +41,9 @@ class Worker:
         self.send(code, **names)
         return self.receive()
 
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def close(self) -> None:
         self._process.kill()
         self._process.wait()

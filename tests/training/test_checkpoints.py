@@ -169,3 +169,21 @@ def test_files_that_hold_no_trained_network(tmp_path):
     path.write_bytes(serialize(network.state_dict(), architecture="resnet", model_args={}, input={}))
     with pytest.raises(CheckpointError, match="the architecture 'resnet' is not one of this ddrsapc"):
         load_trained(path)
+
+
+def test_a_networks_own_buffers_of_other_types_are_resumed(tmp_path):
+    """A run's own checkpoints are trusted: masks and flags are no reason to refuse them."""
+    network = small_network()
+    network.register_buffer("seen", torch.tensor([True, False]))
+    network.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"model.safetensors": weights_bytes(network), "state.pt": state_bytes({})})
+    assert checkpoints.load(1)[0]["model"]["seen"].tolist() == [True, False]
+
+
+def test_weights_without_the_newer_input_settings_load(tmp_path):
+    network = small_network()
+    settings = {"hu_window": [-100.0, 100.0], "mean": 0.5, "std": 0.25}
+    data = serialize(network.state_dict(), architecture="unet", model_args={"width": 4}, input=settings)
+    (tmp_path / "best.safetensors").write_bytes(data)
+    assert load_trained(tmp_path / "best.safetensors").input_config == InputConfig((-100.0, 100.0))
