@@ -21,7 +21,7 @@ from ddrsapc.hub.remote import HubOptions, expected_by_etag, fetch
 from ddrsapc.hub.sources import FileName, HubName, LocalName, RegisteredName, Source, parse_source
 from ddrsapc.hub.weights_file import Expected, WeightsFile, read_bytes, read_weights, verify_weights
 from ddrsapc.messages import shown
-from ddrsapc.models import SegmentationModel
+from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.registry import nearest
 
 __all__ = [
@@ -105,11 +105,17 @@ def check_header(weights: Weights) -> None:
     Raises:
         WeightsMismatchError: if they do not: one of the two files is of another network, or was edited.
     """
-    said, config = _config_in(weights.file, weights.place), weights.config
-    if said is not None and config is not None and said.input_config != config.input_config:
+    config, settings = weights.config, weights.file.metadata.get("input")
+    if config is None or settings is None:
+        return
+    try:
+        said = InputConfig.from_dict(json.loads(settings))
+    except (ValueError, RecursionError) as error:
+        raise UnsafeWeightsError(f"{weights.place}: the input settings in its header are none: {error}") from error
+    if said != config.input_config:
         raise WeightsMismatchError(
             f"{weights.place}: the configuration or manifest says {config.input_config}, the weights' own header "
-            f"{said.input_config}; correct the one that is wrong"
+            f"{said}; correct the one that is wrong"
         )
 
 
