@@ -1,0 +1,31 @@
+"""Calcium scores of a labelled cardiac CT: Agatston, volume and mass, by vessel and by lesion."""
+
+from ddrsapc.scoring.result import CalciumScore, Lesion, ScoreSettings, VesselScore
+from ddrsapc.scoring.rules import (
+    PRESETS,
+    UNKNOWN,
+    VESSELS,
+    MinimumSize,
+    agatston_weight,
+    cac_drs,
+    mass_factor_from_rods,
+    risk_category,
+)
+from ddrsapc.scoring.volume import TubeVoltageWarning, score_volume
+
+__all__ = [
+    "PRESETS",
+    "UNKNOWN",
+    "VESSELS",
+    "CalciumScore",
+    "Lesion",
+    "MinimumSize",
+    "ScoreSettings",
+    "TubeVoltageWarning",
+    "VesselScore",
+    "agatston_weight",
+    "cac_drs",
+    "mass_factor_from_rods",
+    "risk_category",
+    "score_volume",
+]
