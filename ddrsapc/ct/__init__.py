@@ -1,0 +1,9 @@
+"""CT scans and masks: read from DICOM, NIfTI, MetaImage, NRRD and pictures; masks written in the scan's geometry.
+
+Needs the extra `ct`; without it this package can be imported, but nothing can be read.
+"""
+
+from ddrsapc.ct.errors import CTError
+from ddrsapc.ct.volume import SeriesInfo, Volume, VolumeMeta, list_series, read_volume
+
+__all__ = ["CTError", "SeriesInfo", "Volume", "VolumeMeta", "list_series", "read_volume"]
