@@ -4,6 +4,17 @@ Needs the extra `ct`; without it this package can be imported, but nothing can b
 """
 
 from ddrsapc.ct.errors import CTError
+from ddrsapc.ct.masks import VESSELS, read_mask, write_mask
 from ddrsapc.ct.volume import SeriesInfo, Volume, VolumeMeta, list_series, read_volume
 
-__all__ = ["CTError", "SeriesInfo", "Volume", "VolumeMeta", "list_series", "read_volume"]
+__all__ = [
+    "VESSELS",
+    "CTError",
+    "SeriesInfo",
+    "Volume",
+    "VolumeMeta",
+    "list_series",
+    "read_mask",
+    "read_volume",
+    "write_mask",
+]

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ddrsapc.ct.errors import CTError, needs_extra
 
-__all__ = ["AIR", "MAX_HU", "SeriesInfo", "Volume", "VolumeMeta", "list_series", "make_affine", "read_volume"]
+__all__ = ["SeriesInfo", "Volume", "VolumeMeta", "list_series", "make_affine", "read_volume", "suffix_of"]
 
-AIR, MAX_HU = -1024, 32767
+AIR = -1024
+MIN_HU, MAX_HU = -32768, 32767
 IMAGES = (".nii", ".nii.gz", ".mhd", ".mha", ".nrrd", ".nhdr")
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -63,8 +64,8 @@ class Volume:
     """A CT scan.
 
     A voxel's place in the patient, in mm, is `affine @ (column, row, slice, 1)`: x grows to the patient's
-    left, y to the back, z to the head (LPS, as DICOM and ITK have it). Slices are in the order of their
-    positions along the slice normal, which is that of rows times columns.
+    left, y to the back, z to the head (LPS, as DICOM and ITK have it). The slices of a DICOM series are in the
+    order of their positions along the normal, rows times columns; those of other formats as in the file.
     """
 
     hu: NDArray[np.int16]
@@ -74,7 +75,7 @@ class Volume:
     affine: NDArray[np.float64]
     """(4, 4); of a picture without spacing in pixels, not mm."""
     slice_positions: NDArray[np.float64]
-    """(Z,) along the slice normal, mm; for scores where they are not quite regular."""
+    """(Z,) in mm along the affine's slice axis, ascending; for scores where they are not quite regular."""
     meta: VolumeMeta
 
 
@@ -104,8 +105,8 @@ def read_volume(
     path = Path(path)
     if not path.exists():
         raise CTError(f"{path}: there is no such file or folder")
-    name = path.name.lower()
-    is_picture = path.is_file() and name.endswith(PICTURES)
+    suffix = suffix_of(path) if path.is_file() else ""
+    is_picture = suffix in PICTURES
     if spacing is not None and not is_picture:
         raise CTError(f"{path}: has a spacing of its own; leave out spacing, which is for PNG and JPEG")
     if window is not None and not is_picture:
@@ -117,7 +118,7 @@ def read_volume(
             from ddrsapc.ct.pictures import read_picture  # noqa: PLC0415  # an extra
 
             return read_picture(path, spacing=spacing, window=window)
-        if path.is_file() and name.endswith(IMAGES):
+        if suffix in IMAGES:
             from ddrsapc.ct.images import read_image  # noqa: PLC0415  # an extra
 
             return read_image(path)
@@ -137,6 +138,12 @@ def list_series(folder: str | os.PathLike[str]) -> tuple[SeriesInfo, ...]:
         from ddrsapc.ct.series import group_series, read_headers  # noqa: PLC0415  # an extra
 
     return tuple(group.info for group in group_series(read_headers(Path(folder))))
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that says the format, in small letters; both parts of `.nii.gz`."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
 def make_affine(
