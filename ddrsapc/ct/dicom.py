@@ -261,7 +261,9 @@ def _numbers(header: Header, keyword: str, count: int, *, default: float | None 
     except (TypeError, ValueError):
         numbers = np.array([np.nan])
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise CTError(f"{header.file}: {keyword} is {value!r}; expected {count} finite number(s); export it again")
+        raise CTError(
+            f"{header.file}: {keyword} is {str(value)[:80]!r}; expected {count} finite number(s); export it again"
+        )
     return numbers
 
 

@@ -79,7 +79,10 @@ def load_image(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], tuple[flo
     origin = np.array(image.GetOrigin()[:3])
     if not (np.isfinite(direction).all() and np.isfinite(origin).all()):
         raise CTError(f"{path}: origin or direction is not finite; export it again")
-    return values.reshape(size[::-1]), make_affine(origin, direction, spacing), spacing
+    affine = make_affine(origin, direction, spacing)
+    if reader.HasMetaDataKey("sform_code") and reader.GetMetaData("sform_code") != "0":
+        _check_sform(path, reader, affine)
+    return values.reshape(size[::-1]), affine, spacing
 
 
 def save_image(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -> None:
@@ -101,6 +104,16 @@ def save_image(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) ->
             write_atomically(path, whole.read_bytes())
     except (RuntimeError, OSError) as error:
         raise CTError(f"{path}: cannot be written ({reason_of(error)})") from error
+
+
+def _check_sform(path: Path, reader: sitk.ImageFileReader, affine: NDArray[np.float64]) -> None:
+    """Refuse a NIfTI file whose sform, which others go by, says otherwise than what ITK made of qform and spacing."""
+    try:
+        sform = np.array([reader.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], np.float64)  # (3, 4), RAS
+    except ValueError:
+        sform = np.full((3, 4), np.nan)
+    if not np.allclose(sform, np.diag([-1, -1, 1]) @ affine[:3], rtol=1e-4, atol=0.01):
+        raise CTError(f"{path}: its sform contradicts its qform or pixdim; export it again with one geometry")
 
 
 def _check_nifti(path: Path, reader: sitk.ImageFileReader) -> None:

@@ -21,6 +21,8 @@ __all__ = ["Header", "Series", "choose_series", "group_series", "read_dataset", 
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 DICOMDIR = "1.2.840.10008.1.3.10"
+MAX_TEXT = 128  # letters; DICOM's own limit for what is read here is 64
+MAX_LISTED = 20  # series that an error lists
 
 _KEYWORDS = (
     "SOPClassUID SeriesInstanceUID SeriesDescription Modality ImageType NumberOfFrames SamplesPerPixel Manufacturer "
@@ -49,9 +51,10 @@ class Header:
         return None if value is None or value == "" else value
 
     def text(self, keyword: str) -> str:
-        """A value as text; "" where it is missing."""
+        """A value as printable text in one line, of bounded length; "" where it is missing."""
         value = self.get(keyword)
-        return "" if value is None else str(value)
+        text = "" if value is None else " ".join(str(value).split())[:MAX_TEXT]
+        return "".join(letter if letter.isprintable() else "?" for letter in text)
 
     def need(self, keyword: str) -> Any:
         """A value that must be there.
@@ -68,7 +71,7 @@ class Header:
     def sop_class(self) -> str:
         """SOP class; where it was removed from the dataset, that of the file's own header."""
         meta: Any = self.dataset.file_meta
-        return self.text("SOPClassUID") or str(meta.get("MediaStorageSOPClassUID", ""))
+        return self.text("SOPClassUID") or Header(self.file, meta).text("MediaStorageSOPClassUID")
 
 
 @dataclass(frozen=True)
@@ -164,14 +167,18 @@ def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> 
     Raises:
         CTError: if there is no CT series, or several and it is not clear which; it lists them.
     """
+    for item in found:
+        for header in item.headers:  # a file cut short in its header must not pass for another series
+            header.need("Modality")
     candidates = [item for item in found if item.info.modality == "CT"]
     if not candidates:
         first = found[0]
         raise CTError(
-            f"{first.headers[0].file}: is no CT image but of modality {first.info.modality or '(none)'}; "
+            f"{first.headers[0].file}: is no CT image but of modality {first.info.modality}; "
             "give a folder with a CT series"
         )
-    listing = f"({'; '.join(str(item.info) for item in candidates)})"
+    more = f"; and {len(candidates) - MAX_LISTED} more" if len(candidates) > MAX_LISTED else ""
+    listing = f"({'; '.join(str(item.info) for item in candidates[:MAX_LISTED])}{more})"
     if wanted is None:
         if len(candidates) > 1:
             raise CTError(

@@ -236,7 +236,6 @@ BAD = {
     "orientation": (put(ImageOrientationPatient=list(ORIENTATIONS["oblique"])), "differs in ImageOrientationPatient"),
     "kvp": (put(KVP=80), "differs in KVP"),
     "modality": (put(Modality="MR"), "is no CT image but of modality MR"),
-    "no modality": (drop("Modality"), r"of modality \(none\)"),
     "class": (put(SOPClassUID="1.2.840.10008.5.1.4.1.1.4"), "is no CT image"),
     "localizer": (put(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "is a localizer"),
     "frames": (put(NumberOfFrames=2), "several frames"),
@@ -253,7 +252,7 @@ BAD = {
         f"no {keyword}": (drop(keyword), f"has no {keyword}")
         for keyword in (
             *("Rows", "Columns", "PixelSpacing", "ImagePositionPatient"),
-            *("ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
+            *("ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "Modality"),
         )
     },
 }
@@ -291,6 +290,24 @@ def test_folders_without_slices(tmp_path):
     write_series(tmp_path / "mr", phantom(2), edit=lambda dataset, z: setattr(dataset, "Modality", "MR"))
     with pytest.raises(CTError, match="is no CT image but of modality MR"):
         read_volume(tmp_path / "mr")
+
+
+@pytest.mark.filterwarnings("ignore:The value length")  # of writing
+def test_many_series_are_not_all_listed(tmp_path):
+    for number in range(25):
+        for file in write_series(tmp_path / "one", phantom(1), series=number, description="a  b" + "\1" * 999):
+            file.rename(tmp_path / f"{number}.dcm")
+    with pytest.raises(CTError, match=r"holds 25 CT series; .*a b\?\?.*; and 5 more\)") as caught:
+        read_volume(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_header_cut_short_is_no_other_series(tmp_path):
+    """What is left of it could pass for a series of its own, and the last slice would be missed."""
+    files = write_series(tmp_path, phantom())
+    files[-1].write_bytes(files[-1].read_bytes()[:420])
+    with pytest.raises(CTError, match=f"{files[-1].name}: has no Modality"):
+        read_volume(tmp_path)
 
 
 def test_options_that_do_not_fit(tmp_path):

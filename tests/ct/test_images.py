@@ -159,6 +159,15 @@ def test_nifti_without_spacing(tmp_path, distance):
         read_volume(path)
 
 
+def test_nifti_that_contradicts_itself(tmp_path):
+    image = nib.Nifti1Image(phantom().T, np.eye(4))
+    image.set_sform(np.diag([1.0, 1.0, 1.0, 1.0]), code=1)
+    image.set_qform(np.diag([1.0, 1.0, 2.0, 1.0]), code=1)
+    nib.save(image, tmp_path / "scan.nii")
+    with pytest.raises(CTError, match="its sform contradicts its qform or pixdim"):
+        read_volume(tmp_path / "scan.nii")
+
+
 def test_pictures(tmp_path):
     hu = phantom()[2]
     path = tmp_path / "slice.png"

@@ -182,7 +182,7 @@ def test_seg_on_slightly_uneven_slices(tmp_path):
 
 def test_seg_of_another_scan(scan, tmp_path):
     write_mask(labels_of(scan.hu.shape), scan, tmp_path / "mask.dcm")
-    write_series(tmp_path / "other", phantom(), origin=(0, 0, 0))
+    write_series(tmp_path / "other", phantom(), series="two", origin=(0, 0, 0))
     with pytest.raises(CTError, match="mask.dcm: lies on another scan: .*origin"):
         read_mask(tmp_path / "mask.dcm", read_volume(tmp_path / "other"))
     with pytest.raises(CTError, match="is no mask but of modality CT"):
@@ -226,5 +226,5 @@ def test_real_masks(test_data, tmp_path):
         read_mask(test_data / "totalseg_cta" / "pulmonary_report_heart.nii.gz", scan)
 
     scan = read_volume(test_data / "totalseg_dicom_j2k")
-    with pytest.raises(CTError, match="has no SOPInstanceUID"):
+    with pytest.raises(CTError, match="has no SOPClassUID, so that no DICOM SEG can refer to it"):
         write_mask(np.zeros_like(scan.hu), scan, tmp_path / "none.dcm")
