@@ -26,6 +26,7 @@ def needs_extra() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """What another package's error says, in one line of bounded length."""
+    """What another package's error says, in one printable line of bounded length."""
     text = " ".join(str(error).split()).rpartition("ERROR: ")[2]  # ITK's reason stands behind its own places in C++
-    return text[:200] or type(error).__name__
+    text = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    return text or type(error).__name__

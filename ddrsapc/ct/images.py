@@ -130,7 +130,7 @@ def _check_nifti(path: Path, reader: sitk.ImageFileReader) -> None:
         with gzip.open(path) if is_packed else path.open("rb") as data:
             header = data.read(start)
             order = {b"\x5c\x01": "<", b"\x01\x5c": ">"}.get(header[:4].strip(b"\0"))  # 348, the header's size
-            if order is None:
+            if order is None or header[344:347] != b"n+1":  # else ITK takes it for Analyze, without orientation
                 raise CTError(f"{path}: is no NIfTI-1 file; convert it to one")
             sizes = np.frombuffer(header, f"{order}f4", 3, offset=80)  # pixdim, mm
             if not (np.isfinite(sizes).all() and (sizes != 0).all()):

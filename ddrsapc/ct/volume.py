@@ -89,8 +89,7 @@ def read_volume(
     """Read a CT scan: a DICOM folder or file, NIfTI, MHD/MHA, NRRD, or a picture (PNG, JPEG).
 
     Args:
-        path: a folder with the files of a DICOM series, whatever their names, or a file. One DICOM file is one
-            slice, or all frames of an enhanced one.
+        path: a folder with the files of a DICOM series, whatever their names, or a file; one DICOM file is one slice.
         series: which series of a folder with several: its UID, an end of it, or its description.
         spacing: (z, y, x) in mm of a picture's pixels; refused for formats that have their own.
         window: (low, high) HU that the grey values 0 to 255 of an 8-bit picture span.

@@ -150,6 +150,16 @@ def test_nifti_headers_that_claim_too_much(tmp_path):
         read_volume(path)
 
 
+def test_other_headers_named_nifti(tmp_path):
+    path = write(tmp_path / "scan.nii", phantom())
+    set_header(path, 344, [0], "<i4")  # Analyze 7.5, which has no orientation
+    with pytest.raises(CTError, match="is no NIfTI-1 file"):
+        read_volume(path)
+    nib.save(nib.Nifti2Image(phantom().T, np.eye(4)), path)
+    with pytest.raises(CTError, match="scan.nii: "):
+        read_volume(path)
+
+
 @pytest.mark.parametrize("distance", [0.0, -1.0, np.nan, 1e9])
 def test_nifti_without_spacing(tmp_path, distance):
     path = write(tmp_path / "scan.nii", phantom())
