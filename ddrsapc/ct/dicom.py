@@ -26,11 +26,8 @@ __all__ = ["read_dicom"]
 MAX_TILT = np.deg2rad(1.0)
 SAME_PLACE = 1e-3  # mm
 MAX_SHIFT = 0.1  # mm that a slice may lie beside the line of the others
-IMAGE_CLASSES = {  # SOP classes of CT
-    "1.2.840.10008.5.1.4.1.1.2": "CT Image",
-    "1.2.840.10008.5.1.4.1.1.2.1": "Enhanced CT Image",
-    "1.2.840.10008.5.1.4.1.1.2.2": "Legacy Converted Enhanced CT Image",
-}
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP classes
+ENHANCED = (f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")  # the second one is converted from single slices
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,11 @@ def check_header(header: Header) -> Slice:
     file = header.file
     if (modality := header.text("Modality")) != "CT":
         raise CTError(f"{file}: is no CT image but of modality {modality or '(none)'}; take it out of the folder")
-    if header.sop_class and header.sop_class not in IMAGE_CLASSES:
+    if header.sop_class not in ("", CT_IMAGE, *ENHANCED):
         raise CTError(f"{file}: is no CT image (SOP class {header.sop_class}); take it out of the folder")
     if "LOCALIZER" in header.text("ImageType"):
         raise CTError(f"{file}: is a localizer (scout view), no slice; take it out of the folder")
-    if _numbers(header, "NumberOfFrames", 1, default=1.0)[0] != 1 or "Enhanced" in IMAGE_CLASSES.get(
-        header.sop_class, ""
-    ):
+    if header.sop_class in ENHANCED or _numbers(header, "NumberOfFrames", 1, default=1.0)[0] != 1:
         raise CTError(f"{file}: has several frames in one file; convert it to single slices or NIfTI (dcm2niix does)")
     if _numbers(header, "SamplesPerPixel", 1, default=1.0)[0] != 1:
         raise CTError(f"{file}: is a colour picture, no CT slice; take it out of the folder")
@@ -114,7 +109,9 @@ def check_header(header: Header) -> Slice:
     lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])
     if not (np.abs(lengths - 1) < 1e-3).all() or abs(row @ column) > 1e-3:
         raise CTError(f"{file}: ImageOrientationPatient is not two unit vectors at right angles; export it again")
-    row, column = row / lengths[0], column / lengths[1]
+    row = row / lengths[0]
+    column = column - (row @ column) * row  # rounded cosines are not quite at right angles, ITK wants them so
+    column = column / np.linalg.norm(column)
     y, x = _numbers(header, "PixelSpacing", 2)
     (slope,), (intercept,) = _numbers(header, "RescaleSlope", 1), _numbers(header, "RescaleIntercept", 1)
     if slope <= 0:

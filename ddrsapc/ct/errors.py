@@ -21,7 +21,7 @@ def needs_extra() -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(f'{error.name} is missing; install it with: pip install "ddrsapc[ct]"') from error
 
 

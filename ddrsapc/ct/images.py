@@ -28,7 +28,7 @@ FORMATS = {
 }
 MAX_VOXELS = 1 << 31  # 8,192 slices of 512 x 512; more is a damaged header
 MIN_HEADER = 352  # bytes before the values of a NIfTI file, at least
-FLOATS = {16, 64}  # NIfTI's codes of float32 and float64
+FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes
 
 
 def read_image(path: Path) -> Volume:
@@ -121,10 +121,10 @@ def _check_nifti(path: Path, reader: sitk.ImageFileReader) -> None:
 
     It fills up with whatever was in memory, with 0, and with 1 mm.
     """
-    bits, kind = int(reader.GetMetaData("bitpix")), int(reader.GetMetaData("datatype"))
-    start = max(int(float(reader.GetMetaData("vox_offset"))), MIN_HEADER)
-    needed = start + int(np.prod(reader.GetSize(), dtype=np.int64)) * bits // 8
     try:
+        bits, kind = int(reader.GetMetaData("bitpix")), int(reader.GetMetaData("datatype"))
+        start = max(int(float(reader.GetMetaData("vox_offset"))), MIN_HEADER)
+        needed = start + int(np.prod(reader.GetSize(), dtype=np.int64)) * bits // 8
         with path.open("rb") as file:
             is_packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if is_packed else path.open("rb") as data:
@@ -138,11 +138,13 @@ def _check_nifti(path: Path, reader: sitk.ImageFileReader) -> None:
             length = len(header)
             while block := data.read(1 << 20):
                 if kind in FLOATS:
-                    values = np.frombuffer(block[: min(len(block), needed - length) // 8 * 8], f"{order}f{bits // 8}")
-                    if not np.isfinite(values).all():
+                    count = max(0, min(len(block), needed - length)) // (bits // 8)  # not what follows the values
+                    if not np.isfinite(np.frombuffer(block, order + FLOATS[kind], count)).all():
                         raise CTError(f"{path}: has values that are not finite; mend them (air is {AIR})")
                 length += len(block)
-    except (OSError, EOFError, zlib.error) as error:
+    except CTError:
+        raise
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         raise CTError(f"{path}: is damaged or cut short ({reason_of(error)}); get the file again") from error
     if length < needed:
         raise CTError(f"{path}: is cut short, {length} of {needed} bytes; get the file again")

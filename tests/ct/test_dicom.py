@@ -239,6 +239,7 @@ BAD = {
     "class": (put(SOPClassUID="1.2.840.10008.5.1.4.1.1.4"), "is no CT image"),
     "localizer": (put(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "is a localizer"),
     "frames": (put(NumberOfFrames=2), "several frames"),
+    "enhanced": (put(SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), "several frames"),
     "colour": (put(SamplesPerPixel=3), "is a colour picture"),
     "unit": (put(RescaleType="MGML"), "values in MGML, not HU"),
     "slope": (put(RescaleSlope=0), "RescaleSlope is 0"),

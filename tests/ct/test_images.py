@@ -100,6 +100,20 @@ def test_values_that_are_no_hu(tmp_path, value):
         read_volume(path)
 
 
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
+def test_the_last_value_of_an_odd_number_is_checked(tmp_path, dtype):
+    """And what follows it is not: 45 values, then others that are not finite."""
+    hu = phantom(3, 3, 5)
+    nib.save(nib.Nifti1Image(hu.T.astype(dtype), np.eye(4), nib.Nifti1Header(endianness=dtype[0])), tmp_path / "a.nii")
+    data = (tmp_path / "a.nii").read_bytes()
+    tail = np.full(9, np.nan, dtype).tobytes()
+    (tmp_path / "a.nii").write_bytes(data + tail)
+    assert np.array_equal(read_volume(tmp_path / "a.nii").hu, hu)
+    (tmp_path / "a.nii").write_bytes(data[: -int(dtype[2])] + tail)
+    with pytest.raises(CTError, match="has values that are not finite"):
+        read_volume(tmp_path / "a.nii")
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.98])
 def test_cut_short(tmp_path, suffix, share):

@@ -168,6 +168,20 @@ def test_seg_says_what_it_is(scan, tmp_path):
     assert referred == {pydicom.dcmread(file).SOPInstanceUID for file in scan.meta.files}
 
 
+def test_rounded_cosines(tmp_path):
+    """Of three decimals: not quite at right angles, which ITK does not read from NIfTI."""
+
+    def edit(dataset, z):
+        dataset.ImageOrientationPatient = [round(cosine, 3) for cosine in dataset.ImageOrientationPatient]
+
+    write_series(tmp_path / "scan", phantom(), orientation=ORIENTATIONS["oblique"], edit=edit)
+    scan = read_volume(tmp_path / "scan")
+    labels = labels_of(scan.hu.shape)
+    for suffix in (*SUFFIXES, ".dcm"):
+        write_mask(labels, scan, tmp_path / f"mask{suffix}")
+        assert np.array_equal(read_mask(tmp_path / f"mask{suffix}", scan), labels)
+
+
 def test_seg_on_slightly_uneven_slices(tmp_path):
     def edit(dataset, z):
         x, y, mm = dataset.ImagePositionPatient
