@@ -87,16 +87,28 @@ def load_seg(path: Path, volume: Volume) -> tuple[NDArray[np.uint8], NDArray[np.
         if modality != "SEG":
             raise CTError(f"{path}: is no mask but of modality {modality or '(none)'}; expected a DICOM SEG")
         segmentation = segread(path)
-        if volume.meta.format == "dicom":
-            tags: list[BaseTag | int] = [Tag("SOPInstanceUID")]
-            slices = [read_dataset(file, tags=tags).get("SOPInstanceUID") for file in volume.meta.files]
-            if {instance for _, _, instance in segmentation.get_source_image_uids()} <= set(slices):
-                labels = segmentation.get_pixels_by_source_instance(
-                    slices, combine_segments=True, assert_missing_frames_are_empty=True, dtype=np.uint8
-                )
-                return labels, volume.affine
+        labels = _by_source(segmentation, volume)
+        if labels is not None:
+            return labels, volume.affine
         found = segmentation.get_volume(combine_segments=True, dtype=np.uint8)
     return found.array, np.asarray(found.affine)[:, [2, 1, 0, 3]]  # highdicom's is of (z, y, x, 1)
+
+
+def _by_source(segmentation: Segmentation, volume: Volume) -> NDArray[np.uint8] | None:
+    """Segment numbers (Z, H, W) by the slices that frames name as their sources; None if these are not the scan's."""
+    size = (segmentation.Rows, segmentation.Columns)
+    if volume.meta.format != "dicom" or size != volume.hu.shape[1:]:
+        return None
+    tags: list[BaseTag | int] = [Tag("SOPInstanceUID")]
+    slices = [read_dataset(file, tags=tags).get("SOPInstanceUID") for file in volume.meta.files]
+    if not {instance for _, _, instance in segmentation.get_source_image_uids()} <= set(slices):
+        return None
+    try:
+        return segmentation.get_pixels_by_source_instance(
+            slices, combine_segments=True, assert_missing_frames_are_empty=True, dtype=np.uint8
+        )
+    except RuntimeError:  # not every frame names one slice
+        return None
 
 
 def _source(file: Path) -> pydicom.Dataset:

@@ -194,6 +194,24 @@ def test_seg_on_slightly_uneven_slices(tmp_path):
     assert np.array_equal(read_mask(tmp_path / "mask.dcm", scan), labels)
 
 
+def test_seg_by_place(scan, tmp_path):
+    """On a scan that is not made of the slices it refers to; an empty slice inside has no frame."""
+    labels = labels_of(scan.hu.shape)
+    labels[2] = 0
+    write_mask(labels, scan, tmp_path / "mask.dcm")
+    assert np.array_equal(frames_of(tmp_path / "mask.dcm", scan.meta.files), labels)
+    for suffix in (".nii", ".nrrd"):
+        write_mask(labels, scan, tmp_path / f"scan{suffix}")
+        assert np.array_equal(read_mask(tmp_path / "mask.dcm", read_volume(tmp_path / f"scan{suffix}")), labels)
+    hu = np.pad(phantom(), ((0, 0), (4, 0), (0, 0)))  # of the same UIDs, but another size: by place
+    origin = (scan.affine @ (0, -4, 0, 1))[:3]
+    orientation = (scan.affine[:3, :2] / (0.75, 0.5)).T.ravel()
+    write_series(tmp_path / "larger", hu, origin=origin, orientation=orientation)
+    placed = read_mask(tmp_path / "mask.dcm", read_volume(tmp_path / "larger"))
+    assert np.array_equal(placed[:, 4:], labels)
+    assert not placed[:, :4].any()
+
+
 def test_seg_of_another_scan(scan, tmp_path):
     write_mask(labels_of(scan.hu.shape), scan, tmp_path / "mask.dcm")
     write_series(tmp_path / "other", phantom(), series="two", origin=(0, 0, 0))
