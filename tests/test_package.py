@@ -10,7 +10,10 @@ import pytest
 
 from tests.hub.checkouts import entry_of, manifest_of
 
-EXTRAS = {"triton", "huggingface_hub", "pydicom", "PIL", "click", "scipy", "onnx", "SimpleITK", "nibabel", "matplotlib"}
+EXTRAS = {
+    *("triton", "huggingface_hub", "click", "scipy", "onnx", "matplotlib"),
+    *("pydicom", "pylibjpeg", "highdicom", "SimpleITK", "PIL", "nibabel"),
+}
 
 
 def run(*command, cwd=None):
@@ -110,7 +113,7 @@ def test_types(root):
 def test_architecture_imports_point_one_way(root):
     """Layers know no networks; layers and networks know nothing of the Hub, files, training or extras."""
     forbidden = re.compile(
-        r"^\s*(?:from|import) (?:ddrsapc\.(?:hub|checkpoint|factory|losses|profile|data|training|files|cli)|"
+        r"^\s*(?:from|import) (?:ddrsapc\.(?:hub|checkpoint|factory|losses|profile|data|training|files|cli|ct)|"
         + "|".join(EXTRAS)
         + ")"
     )
