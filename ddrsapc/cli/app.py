@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 import ddrsapc
+from ddrsapc.cli.scans import models, score
 from ddrsapc.cli.weights import convert, push, verify
 
 __all__ = ["cli", "run"]
@@ -21,7 +22,7 @@ def cli() -> None:
     """
 
 
-for command in (convert, push, verify):
+for command in (models, score, convert, verify, push):
     cli.add_command(command)
 
 
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
-    except (click.ClickException, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+    except (click.ClickException, ImportError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"error: {' '.join(text.split()) or type(error).__name__}", err=True)
         return 2

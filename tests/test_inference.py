@@ -1,0 +1,143 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import ddrsapc
+from ddrsapc.ct import Volume
+from ddrsapc.ct.volume import VolumeMeta
+from ddrsapc.inference import predict, predict_probabilities
+from ddrsapc.models import InputConfig
+from tests.training.small import small_network
+
+
+def volume_of(hu, spacing=(3.0, 0.5, 0.5)):
+    meta = VolumeMeta("nifti", ())
+    return Volume(hu, spacing, np.eye(4), np.arange(len(hu)) * spacing[0], meta)
+
+
+@pytest.fixture
+def volume():
+    rng = np.random.default_rng(0)
+    return volume_of(rng.integers(-200, 900, (5, 40, 53)).astype(np.int16))
+
+
+@pytest.fixture
+def network():
+    network = small_network()
+    network.input_config = InputConfig((-200.0, 800.0), 0.4, 0.3)
+    return network
+
+
+def test_labels_are_those_of_the_slices_one_by_one(network, volume):
+    before = volume.hu.copy()
+    labels = predict(network, volume, threshold=None)
+    network.eval()
+    for hu, label in zip(volume.hu, labels, strict=True):
+        x = network.input_config.normalize(torch.from_numpy(hu))[None, None]
+        assert np.array_equal(network(x).argmax(1)[0].numpy(), label)
+    assert labels.dtype == np.uint8
+    assert len(np.unique(labels)) > 1
+    assert np.array_equal(volume.hu, before)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 100])
+def test_batches_do_not_matter(network, volume, batch_size):
+    assert np.array_equal(predict(network, volume, batch_size=batch_size), predict(network, volume, batch_size=4))
+
+
+def test_what_is_not_dense_enough_is_not_calcium(network, volume):
+    free, default, dense = (predict(network, volume, threshold=t) for t in (None, 130.0, 500.0))
+    assert np.array_equal(predict(network, volume), default)
+    for labels, threshold in ((default, 130), (dense, 500)):
+        assert not labels[volume.hu < threshold].any()
+        assert np.array_equal(labels[volume.hu >= threshold], free[volume.hu >= threshold])
+    assert free[volume.hu < 130].any()
+    assert (volume.hu == 130).any()
+
+
+def test_probabilities_come_slice_by_slice_and_agree(network, volume):
+    stream = predict_probabilities(network, volume, batch_size=2)
+    first = next(stream)
+    assert first.shape == (4, 40, 53)
+    slices = [first, *stream]
+    assert len(slices) == 5
+    for probabilities, label in zip(slices, predict(network, volume, threshold=None), strict=True):
+        assert np.allclose(probabilities.sum(0), 1, atol=1e-5)
+        assert np.array_equal(probabilities.argmax(0), label)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_keeps_its_mode_and_statistics(network, volume, training):
+    network.train(training)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    predict(network, volume)
+    assert network.training is training
+    assert all(torch.equal(before[key], tensor) for key, tensor in network.state_dict().items())
+    stream = predict_probabilities(network, volume)
+    next(stream)
+    stream.close()
+    assert network.training is training
+
+
+def test_the_mode_comes_back_after_an_error(network):
+    with pytest.raises(ValueError, match="at least 32 x 32 pixels"):
+        predict(network, volume_of(np.zeros((2, 20, 40), np.int16)))
+    assert network.training
+
+
+def test_other_channels_and_precisions(volume):
+    grey = small_network(in_chans=3)
+    assert predict(grey, volume).shape == volume.hu.shape
+    half = small_network().bfloat16()
+    assert predict(half, volume).shape == volume.hu.shape
+
+
+def test_a_slice_that_is_flipped_is_read_as_it_is(network, volume):
+    """Views with negative strides, as reoriented scans are."""
+    flipped = volume_of(volume.hu[::-1, :, ::-1])
+    copied = volume_of(np.ascontiguousarray(volume.hu[::-1, :, ::-1]))
+    assert np.array_equal(predict(network, flipped), predict(network, copied))
+
+
+def test_bad_options(network, volume):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        predict(network, volume, batch_size=0)
+    with pytest.raises(ValueError, match="labels are bytes, the network has 300 classes"):
+        predict(ddrsapc.create_model("unet", width=4, num_classes=300), volume)
+
+
+def test_a_bar_is_shown_only_where_asked_for(network, volume, capsys):
+    predict(network, volume)
+    assert capsys.readouterr().err == ""
+    predict(network, volume, progress=True)
+    assert "5/5" in capsys.readouterr().err
+
+
+MEMORY = """
+import re
+from pathlib import Path
+import numpy as np
+import torch
+from tests.test_inference import volume_of
+from ddrsapc.inference import predict
+from tests.training.small import small_network
+
+torch.set_num_threads(1)
+network = small_network()
+network.forward = lambda x: x.expand(-1, 4, -1, -1)  # the network's own memory does not depend on the slices
+volume = volume_of(np.zeros((2000, 512, 512), np.int16))
+volume.hu[:] = 200
+labels = predict(network, volume, batch_size=16)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_two_thousand_slices_fit_into_4_gigabytes(root):
+    command = [sys.executable, "-c", MEMORY]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 4
