@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 import ddrsapc
+from ddrsapc.cli.predict import predict
 from ddrsapc.cli.scans import models, score
 from ddrsapc.cli.weights import convert, push, verify
 
@@ -22,7 +23,7 @@ def cli() -> None:
     """
 
 
-for command in (models, score, convert, verify, push):
+for command in (models, predict, score, convert, verify, push):
     cli.add_command(command)
 
 

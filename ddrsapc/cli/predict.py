@@ -1,0 +1,206 @@
+"""`ddrsapc predict`: scans in, masks and calcium scores out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from ddrsapc.ct import Volume, read_volume, write_mask
+from ddrsapc.files import write_atomically
+from ddrsapc.hub.fitting import build_with_weights
+from ddrsapc.hub.loading import open_weights
+from ddrsapc.hub.remote import HubOptions
+from ddrsapc.hub.sources import FileName, RegisteredName, parse_model_name
+from ddrsapc.inference import predict as predict_labels
+from ddrsapc.models import SegmentationModel
+from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore, Lesion, TubeVoltageWarning, score_volume
+
+__all__ = ["predict"]
+
+_SUFFIXES = {"dicom": ".dcm", "nifti": ".nii.gz", "nrrd": ".nrrd"}
+_SCORE = "score.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with every scan."""
+
+    network: SegmentationModel
+    about: Mapping[str, Any]
+    """The network, its weights' hash and the options: results of others are not mixed with these."""
+    vessels: Mapping[int, str]
+    series: str | None
+    suffix: str | None
+    """Of the mask; None: the scan's own format."""
+    threshold: float
+    preset: str
+    batch_size: int
+
+
+@click.command(short_help="Find and score the calcium of scans.")
+@click.argument("scans", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SCAN...")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option(
+    "--model",
+    default="ddr_sapc_u",
+    show_default=True,
+    metavar="NAME",
+    help="arch, arch.tag, hf-hub:org/name or local-dir:PATH.",
+)
+@click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file of weights for the model.")
+@click.option("--device", help="cpu, cuda, ... (a GPU where there is one)")
+@click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Slices at once.")
+@click.option("--series", metavar="UID", help="Which DICOM series, where a SCAN is a folder of several.")
+@click.option(
+    "--mask",
+    "suffix",
+    type=click.Choice([".nii.gz", ".nrrd", ".mha", ".dcm"]),
+    help="Format of the masks (the scan's own; DICOM SEG for DICOM).",
+)
+@click.option("--threshold", type=float, default=130.0, show_default=True, metavar="HU", help="Least HU of calcium.")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="literature",
+    show_default=True,
+    help="Least size of a calcification, by vendor.",
+)
+def predict(*, scans: tuple[Path, ...], output: Path, **options: Any) -> None:
+    """Label the calcium of every SCAN (a DICOM folder, NIfTI, MHA or NRRD) and score it.
+
+    For each scan OUTPUT/NAME has the mask in the scan's geometry, score.json and lesions.csv; a folder that is there is
+    whole. The same command again goes on where it stopped: scans that are done are passed over. A scan that fails does
+    not stop the others; what failed and why is listed at the end, with exit code 2.
+
+    \b
+      ddrsapc predict scan/ -o results --weights outputs/run/best.safetensors
+      ddrsapc predict scans/* -o results --model hf-hub:org/name --device cuda
+
+    For research only; not a medical device.
+    """
+    names = [scan.resolve().name.removesuffix(".gz").removesuffix(".nii") for scan in scans]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise click.UsageError(f"several scans are called {twice[0]!r}; rename them, or give them separate outputs")
+    job = _prepare(**options)
+    output.mkdir(parents=True, exist_ok=True)
+    failures: dict[str, str] = {}
+    for scan, name in zip(scans, names, strict=True):
+        try:
+            done = _is_done(output / name, job)
+            score = None if done else _run(scan, output / name, job, progress=len(scans) == 1)
+        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+            failures[name] = " ".join(str(error).split()) or type(error).__name__
+            if len(scans) == 1:
+                raise
+            click.echo(f"{name}: failed")
+            continue
+        click.echo(f"{name}: done already" if score is None else f"{name}: {_summary(score)}")
+    if failures:
+        rows = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise click.ClickException(f"{len(failures)} of {len(scans)} scans failed: {rows}")
+
+
+def _prepare(
+    *,
+    model: str,
+    weights: Path | None,
+    device: str | None,
+    suffix: str | None,
+    threshold: float,
+    preset: str,
+    batch_size: int,
+    series: str | None,
+) -> Job:
+    parsed = parse_model_name(model)
+    architecture = parsed.architecture if isinstance(parsed, RegisteredName) else None
+    if weights is not None and architecture is None:
+        raise click.UsageError("two sources of weights, --model and --weights; give one")
+    opened = open_weights(parsed if weights is None else FileName(weights), HubOptions())
+    network = build_with_weights(architecture, {}, opened).eval()
+    network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    about = {
+        "network": network.architecture,
+        "network_args": dict(network.model_args),
+        "input": network.input_config.to_dict(),
+        "weights_sha256": opened.file.sha256,
+        "threshold_hu": threshold,
+        "preset": preset,
+    }
+    vessels = (
+        VESSELS
+        if network.num_classes == len(VESSELS) + 1
+        else {label: f"class {label}" for label in range(1, network.num_classes)}
+    )
+    return Job(network, about, vessels, series, suffix, threshold, preset, batch_size)
+
+
+def _is_done(folder: Path, job: Job) -> bool:
+    """Whether a scan's results are there; results of other weights or options are an error."""
+    if not folder.exists():
+        return False
+    try:
+        about = json.loads((folder / _SCORE).read_text(encoding="utf-8"))["prediction"]
+    except (OSError, ValueError, KeyError) as error:
+        raise FileExistsError(f"{folder} exists, and holds no results; give another output, or remove it") from error
+    if about != job.about:
+        raise FileExistsError(f"{folder} has results of other weights or options; give another output, or remove it")
+    return True
+
+
+def _run(scan: Path, folder: Path, job: Job, *, progress: bool) -> CalciumScore:
+    volume = read_volume(scan, series=job.series)
+    if volume.spacing is None:
+        raise click.UsageError(f"{scan} has no spacing, so nothing in it can be measured")
+    labels = predict_labels(job.network, volume, threshold=job.threshold, batch_size=job.batch_size, progress=progress)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TubeVoltageWarning)
+        score = score_volume(
+            volume.hu,
+            labels,
+            volume.spacing,
+            threshold=job.threshold,
+            preset=job.preset,
+            mass_factor=volume.meta.mass_factor,
+            slice_positions=volume.slice_positions,
+            kvp=volume.meta.kvp,
+            vessels=job.vessels,
+        )
+    for warning in caught:
+        click.echo(f"{folder.name}: warning: {warning.message}", err=True)
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir()
+    try:
+        suffix = job.suffix or _SUFFIXES.get(volume.meta.format, ".mha")
+        write_mask(labels, volume, partial / f"mask{suffix}", vessels=tuple(job.vessels.values()))
+        _write_tables(partial, score, volume, job)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return score
+
+
+def _write_tables(folder: Path, score: CalciumScore, volume: Volume, job: Job) -> None:
+    content = {**score.to_dict(), "prediction": job.about, "scan": [str(file) for file in volume.meta.files]}
+    write_atomically(folder / _SCORE, (json.dumps(content, indent=2) + "\n").encode())
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, [field.name for field in fields(Lesion)])
+    writer.writeheader()
+    writer.writerows(asdict(lesion) for lesion in score.lesions)
+    write_atomically(folder / "lesions.csv", table.getvalue().encode())
+
+
+def _summary(score: CalciumScore) -> str:
+    parts = ", ".join(f"{name} {vessel.agatston:.1f}" for name, vessel in score.vessels.items())
+    return f"Agatston {score.agatston:.1f} ({parts}), {score.category}, CAC-DRS {score.cac_drs}"

@@ -1,0 +1,166 @@
+"""`ddrsapc predict` as a person runs it."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+
+import ddrsapc
+from ddrsapc.cli.app import run
+from ddrsapc.ct import read_mask, read_volume
+from ddrsapc.hub import save_pretrained
+from ddrsapc.inference import predict
+from ddrsapc.scoring import score_volume
+from tests.ct.series_files import write_series
+from tests.training.small import small_network
+
+
+@pytest.fixture
+def command(capsys):
+    """Run the command: exit code, what it printed, what it said of errors."""
+
+    def call(*arguments):
+        code = run([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def scan_of(seed):
+    """Tissue with dense blocks, (Z, H, W)."""
+    rng = np.random.default_rng(seed)
+    hu = rng.normal(40, 15, (6, 48, 44)).astype(np.int16)
+    for value in (250, 500, 750):
+        z, y, x = rng.integers(0, (3, 40, 36))
+        hu[z : z + 3, y : y + 7, x : x + 7] = value
+    return hu
+
+
+def write_nifti(path, hu):
+    image = sitk.GetImageFromArray(hu)
+    image.SetSpacing((0.5, 0.5, 3.0))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path):
+    save_pretrained(small_network(), tmp_path / "network")
+    return tmp_path / "network" / "model.safetensors"
+
+
+def names_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_nifti_scan(command, tmp_path, weights):
+    scan = write_nifti(tmp_path / "p01.nii.gz", scan_of(0))
+    code, out, _ = command("predict", scan, "-o", tmp_path / "out", "--model", "unet", "--weights", weights)
+    assert code == 0
+    assert out.startswith("p01: Agatston ")
+    assert names_in(tmp_path / "out") == ["p01/lesions.csv", "p01/mask.nii.gz", "p01/score.json"]
+    volume = read_volume(scan)
+    expected = predict(ddrsapc.create_model("unet", weights=weights), volume)
+    assert expected.any()
+    assert np.array_equal(read_mask(tmp_path / "out" / "p01" / "mask.nii.gz", volume), expected)
+    score = score_volume(volume.hu, expected, volume.spacing)
+    written = json.loads((tmp_path / "out" / "p01" / "score.json").read_text())
+    assert written["agatston"] == pytest.approx(score.agatston)
+    assert written["prediction"]["network"] == "unet"
+    assert written["prediction"]["weights_sha256"] == ddrsapc.hub.verify_weights(weights).sha256
+    with (tmp_path / "out" / "p01" / "lesions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(float(row["agatston"]) for row in rows) == pytest.approx(score.agatston)
+
+
+def test_a_dicom_series_becomes_a_seg(command, tmp_path, weights):
+    write_series(tmp_path / "series", scan_of(1), spacing=(3.0, 0.5, 0.5))
+    arguments = ["predict", tmp_path / "series", "-o", tmp_path / "out", "--model", f"local-dir:{weights.parent}"]
+    code, _, err = command(*arguments)
+    assert code == 0, err
+    volume = read_volume(tmp_path / "series")
+    labels = read_mask(tmp_path / "out" / "series" / "mask.dcm", volume)
+    assert np.array_equal(labels, predict(ddrsapc.create_model("unet", weights=weights), volume))
+
+
+def test_many_scans_go_on_where_they_stopped_and_name_what_failed(command, tmp_path, weights):
+    scans = [write_nifti(tmp_path / f"p{i}.nii", scan_of(i)) for i in range(4)]
+    scans[1].write_bytes(b"no NIfTI")
+    arguments = ["predict", *scans, "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+    code, out, err = command(*arguments)
+    assert code == 2
+    assert out.count("Agatston") == 3
+    assert err.startswith("error: 1 of 4 scans failed: p1: ")
+    assert "p1.nii" in err
+    assert err.count("\n") == 1
+    assert sorted(os.listdir(tmp_path / "out")) == ["p0", "p2", "p3"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    write_nifti(scans[1], scan_of(1))
+    code, out, _ = command(*arguments)
+    assert code == 0
+    assert out.count("done already") == 3
+    assert "p1: Agatston" in out
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_results_of_other_weights_are_not_mixed_in(command, tmp_path, weights):
+    scan = write_nifti(tmp_path / "p01.nii.gz", scan_of(0))
+    arguments = ["predict", scan, "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+    assert command(*arguments)[0] == 0
+    code, _, err = command(*arguments, "--threshold", "200")
+    assert code == 2
+    assert "has results of other weights or options" in err
+    (tmp_path / "out" / "p01" / "score.json").unlink()
+    assert "holds no results" in command(*arguments)[2]
+
+
+def test_nothing_is_half_written(command, tmp_path, weights, monkeypatch):
+    scan = write_nifti(tmp_path / "p01.nii.gz", scan_of(0))
+    arguments = ["predict", scan, "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+
+    def stop(error):
+        def stopped(*_):
+            raise error
+
+        monkeypatch.setattr("ddrsapc.cli.predict.write_atomically", stopped)
+
+    stop(OSError(28, "No space left on device"))
+    code, _, err = command(*arguments)
+    assert (code, "No space left" in err) == (2, True)
+    stop(KeyboardInterrupt())
+    assert command(*arguments)[0] == 130
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_wrong_calls(command, tmp_path, weights):
+    scan = write_nifti(tmp_path / "p01.nii.gz", scan_of(0))
+    output = ["-o", tmp_path / "out"]
+    for arguments, message in (
+        ([tmp_path / "absent", *output, "--model", "unet", "--weights", weights], "there is no such file"),
+        ([scan, *output], "no pretrained weights for ddr_sapc_u"),
+        ([scan, *output, "--model", "unett"], "no pretrained weights for unett"),
+        ([scan, *output, "--model", "unet", "--weights", tmp_path / "absent.safetensors"], "there is no such file"),
+        ([scan, *output, "--model", "local-dir:x", "--weights", weights], "two sources of weights"),
+        ([scan, scan, *output, "--model", "unet", "--weights", weights], "several scans are called 'p01'"),
+        ([scan, *output, "--model", "unet", "--weights", weights, "--device", "abacus"], "abacus"),
+        ([scan], "--output"),
+    ):
+        code, out, err = command("predict", *arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert message in err
+
+
+def test_a_network_of_other_classes_names_them_by_number(command, tmp_path):
+    torch.manual_seed(0)
+    save_pretrained(small_network(num_classes=2), tmp_path / "two")
+    scan = write_nifti(tmp_path / "p01.nii.gz", scan_of(0))
+    assert command("predict", scan, "-o", tmp_path / "out", "--model", f"local-dir:{tmp_path / 'two'}")[0] == 0
+    written = json.loads((tmp_path / "out" / "p01" / "score.json").read_text())
+    assert list(written["vessels"]) == ["class 1"]
