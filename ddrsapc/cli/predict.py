@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import click
 import torch
 
+from ddrsapc.cli.scans import scored
 from ddrsapc.ct import Volume, read_volume, write_mask
 from ddrsapc.files import write_atomically
 from ddrsapc.hub.fitting import build_with_weights
@@ -23,7 +23,7 @@ from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName, RegisteredName, parse_model_name
 from ddrsapc.inference import predict as predict_labels
 from ddrsapc.models import SegmentationModel
-from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore, Lesion, TubeVoltageWarning, score_volume
+from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore, Lesion
 
 __all__ = ["predict"]
 
@@ -163,21 +163,14 @@ def _run(scan: Path, folder: Path, job: Job, *, progress: bool) -> CalciumScore:
     if volume.spacing is None:
         raise click.UsageError(f"{scan} has no spacing, so nothing in it can be measured")
     labels = predict_labels(job.network, volume, threshold=job.threshold, batch_size=job.batch_size, progress=progress)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TubeVoltageWarning)
-        score = score_volume(
-            volume.hu,
-            labels,
-            volume.spacing,
-            threshold=job.threshold,
-            preset=job.preset,
-            mass_factor=volume.meta.mass_factor,
-            slice_positions=volume.slice_positions,
-            kvp=volume.meta.kvp,
-            vessels=job.vessels,
-        )
-    for warning in caught:
-        click.echo(f"{folder.name}: warning: {warning.message}", err=True)
+    score = scored(
+        volume,
+        labels,
+        threshold=job.threshold,
+        preset=job.preset,
+        mass_factor=volume.meta.mass_factor,
+        vessels=job.vessels,
+    )
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir()

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import ddrsapc
-from ddrsapc.ct import read_mask, read_volume
+from ddrsapc.ct import Volume, read_mask, read_volume
 from ddrsapc.files import write_atomically
 from ddrsapc.profile import count_parameters
 from ddrsapc.scoring import PRESETS, CalciumScore, TubeVoltageWarning, VesselScore, score_volume
 
-__all__ = ["models", "score"]
+__all__ = ["models", "score", "scored"]
 
 
 @click.command(short_help="List the networks and pretrained weights.")
@@ -88,27 +90,32 @@ def score(
     if output is not None and not output.parent.is_dir():
         raise click.UsageError(f"the folder {output.parent} does not exist; make it first")
     volume = read_volume(scan, series=series)
-    if volume.spacing is None:
-        raise click.UsageError(f"{scan} has no spacing, so nothing in it can be measured")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TubeVoltageWarning)
-        result = score_volume(
-            volume.hu,
-            read_mask(mask, volume),
-            volume.spacing,
-            threshold=threshold,
-            min_area=min_area,
-            preset=preset,
-            mass_factor=volume.meta.mass_factor if mass_factor is None else mass_factor,
-            slice_positions=volume.slice_positions,
-            kvp=volume.meta.kvp,
-        )
-    for warning in caught:
-        click.echo(f"warning: {warning.message}", err=True)
+    result = scored(
+        volume,
+        read_mask(mask, volume),
+        threshold=threshold,
+        min_area=min_area,
+        preset=preset,
+        mass_factor=volume.meta.mass_factor if mass_factor is None else mass_factor,
+    )
     text = json.dumps(result.to_dict(), indent=2)
     if output is not None:
         write_atomically(output, (text + "\n").encode())
     click.echo(text if as_json else _table(result))
+
+
+def scored(volume: Volume, labels: NDArray[np.uint8], **options: Any) -> CalciumScore:
+    """`score_volume` of a scan that was read; its warnings are lines on stderr."""
+    if volume.spacing is None:
+        raise click.UsageError(f"{volume.meta.files[0]} has no spacing, so nothing in it can be measured")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TubeVoltageWarning)
+        score = score_volume(
+            volume.hu, labels, volume.spacing, slice_positions=volume.slice_positions, kvp=volume.meta.kvp, **options
+        )
+    for warning in caught:
+        click.echo(f"warning: {warning.message}", err=True)
+    return score
 
 
 def _table(result: CalciumScore) -> str:

@@ -10,25 +10,13 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 import ddrsapc
-from ddrsapc.cli.app import run
 from ddrsapc.ct import read_mask, read_volume
 from ddrsapc.hub import save_pretrained
 from ddrsapc.inference import predict
 from ddrsapc.scoring import score_volume
+from tests.cli.outcomes import failed
 from tests.ct.series_files import write_series
 from tests.training.small import small_network
-
-
-@pytest.fixture
-def command(capsys):
-    """Run the command: exit code, what it printed, what it said of errors."""
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 def scan_of(seed):
@@ -150,11 +138,7 @@ def test_wrong_calls(command, tmp_path, weights):
         ([scan, *output, "--model", "unet", "--weights", weights, "--device", "abacus"], "abacus"),
         ([scan], "--output"),
     ):
-        code, out, err = command("predict", *arguments)
-        assert (code, out) == (2, "")
-        assert err.startswith("error: ")
-        assert err.count("\n") == 1
-        assert message in err
+        assert failed(command("predict", *arguments), message)
 
 
 def test_a_network_of_other_classes_names_them_by_number(command, tmp_path):

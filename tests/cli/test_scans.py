@@ -7,29 +7,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 import ddrsapc
-from ddrsapc.cli.app import run
 from ddrsapc.scoring import score_volume
-
-
-@pytest.fixture
-def command(capsys):
-    """Run the command: exit code, what it printed, what it said of errors."""
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
-
-
-def failed(outcome, message):
-    code, out, err = outcome
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1, err
-    assert message in err
-    return True
+from tests.cli.outcomes import failed
 
 
 @pytest.fixture

@@ -12,31 +12,9 @@ import torch
 
 import ddrsapc
 from ddrsapc import hub
-from ddrsapc.cli.app import run
+from tests.cli.outcomes import failed
 from tests.hub.checkouts import entry_of, manifest_of
 from tests.training.small import small_network
-
-
-@pytest.fixture
-def command(capsys):
-    """Run the command: exit code, what it printed, what it said of errors."""
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
-
-
-def failed(outcome, message):
-    code, out, err = outcome
-    assert code == 2
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1, err
-    assert message in err
-    return True
 
 
 def test_help_teaches(command):
