@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-hub
 
-from ddrsapc.ct.volume import Volume
+from ddrsapc.ct.volume import Volume, check_axial
 from ddrsapc.models import SegmentationModel
 
 __all__ = ["predict", "predict_probabilities"]
@@ -29,8 +29,9 @@ def predict(
 ) -> NDArray[np.uint8]:
     """Label every voxel of a scan, slice by slice, in the scan's own geometry.
 
-    The network runs where its weights are, in evaluation mode, on slices prepared by its own `input_config`; a network
-    of several input channels sees the slice in each. Memory: the scan, a byte a voxel, and a batch.
+    The network sees every slice as radiologists do, whichever way it is stored: columns run to the patient's left,
+    rows to the back. It runs where its weights are, in evaluation mode, on slices prepared by its own `input_config`; a
+    network of several input channels sees the slice in each. Memory: the scan, a byte a voxel, and a batch.
 
     Args:
         model: the network.
@@ -43,7 +44,8 @@ def predict(
         Labels (Z, H, W): 0 none, 1 LAD, 2 LCX, 3 RCA, or the classes of the network.
 
     Raises:
-        ValueError: if the network has more than 256 classes, slices are too small, or `batch_size` is below 1.
+        ValueError: if the network has more than 256 classes, slices are too small or not axial, or `batch_size` is
+            below 1.
     """
     if model.num_classes > 256:
         raise ValueError(f"labels are bytes, the network has {model.num_classes} classes")
@@ -84,24 +86,36 @@ def _logits(
     """The first slice of each batch, and its logits (N, num_classes, H, W) in float32."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_axial(volume)
+    exchanged, flipped = _stored(volume.affine)
     parameter = next(model.parameters())
     with _evaluating(model), tqdm(total=len(volume.hu), unit="slice", disable=not progress) as bar:
         for first in range(0, len(volume.hu), batch_size):
             batch = volume.hu[first : first + batch_size]
             hu = torch.from_numpy(np.ascontiguousarray(batch)).to(parameter.device)  # (N, H, W)
-            x = model.input_config.normalize(hu)[:, None].to(parameter.dtype)  # (N, 1, H, W)
+            upright = (hu.mT if exchanged else hu).flip(flipped)  # (N, H, W), or (N, W, H)
+            x = model.input_config.normalize(upright)[:, None].to(parameter.dtype)
             with torch.inference_mode():
-                logits = model(x.expand(-1, model.in_chans, -1, -1)).float()  # (N, num_classes, H, W)
-            yield first, logits
+                logits = model(x.expand(-1, model.in_chans, -1, -1)).float().flip(flipped)
+            yield first, logits.mT if exchanged else logits
             bar.update(len(batch))
+
+
+def _stored(affine: NDArray[np.float64]) -> tuple[bool, list[int]]:
+    """How slices are stored: with rows and columns exchanged, and the axes (-2, -1) that then run the other way."""
+    axes = affine[:3, :3]
+    exchanged = bool(abs(axes[0, 1]) > abs(axes[0, 0]))
+    to_left, to_back = (axes[0, 1], axes[1, 0]) if exchanged else (axes[0, 0], axes[1, 1])
+    return exchanged, [axis for axis, way in ((-2, to_back), (-1, to_left)) if way < 0]
 
 
 @contextmanager
 def _evaluating(model: SegmentationModel) -> Iterator[None]:
-    """In evaluation mode; afterwards in the mode that it was in."""
-    was_training = model.training
+    """In evaluation mode; afterwards every module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode

@@ -3,10 +3,11 @@ import sys
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 import torch
 
 import ddrsapc
-from ddrsapc.ct import Volume
+from ddrsapc.ct import CTError, Volume, read_volume
 from ddrsapc.ct.volume import VolumeMeta
 from ddrsapc.inference import predict, predict_probabilities
 from ddrsapc.models import InputConfig
@@ -95,11 +96,38 @@ def test_other_channels_and_precisions(volume):
     assert predict(half, volume).shape == volume.hu.shape
 
 
-def test_a_slice_that_is_flipped_is_read_as_it_is(network, volume):
-    """Views with negative strides, as reoriented scans are."""
-    flipped = volume_of(volume.hu[::-1, :, ::-1])
-    copied = volume_of(np.ascontiguousarray(volume.hu[::-1, :, ::-1]))
-    assert np.array_equal(predict(network, flipped), predict(network, copied))
+@pytest.mark.parametrize("code", ["LPS", "RAS", "LAS", "LAI", "PLS", "ARI", "PRS"])
+def test_labels_do_not_depend_on_how_a_scan_is_stored(network, volume, code, tmp_path):
+    """The same patient with rows bottom-up, mirrored, exchanged, or from head to feet: the same voxels are labelled."""
+    image = sitk.GetImageFromArray(volume.hu)
+    image.SetSpacing((0.5, 0.6, 3.0))
+    sitk.WriteImage(image, str(tmp_path / "scan.nii.gz"))
+    stored = sitk.DICOMOrient(image, code)
+    sitk.WriteImage(stored, str(tmp_path / "stored.nii.gz"))
+    expected = predict(network, read_volume(tmp_path / "scan.nii.gz"))
+    assert np.array_equal(expected, predict(network, volume))
+    other = read_volume(tmp_path / "stored.nii.gz")
+    labels = sitk.GetImageFromArray(predict(network, other))
+    labels.CopyInformation(stored)
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.DICOMOrient(labels, "LPS")), expected)
+    slices = np.stack([p.argmax(0) for p in predict_probabilities(network, other)])
+    assert np.array_equal(slices, predict(network, other, threshold=None))
+
+
+@pytest.mark.parametrize("code", ["LSP", "SPL"])
+def test_slices_that_are_not_axial_are_refused(network, volume, code, tmp_path):
+    image = sitk.DICOMOrient(sitk.GetImageFromArray(volume.hu), code)
+    sitk.WriteImage(image, str(tmp_path / "coronal.nii.gz"))
+    with pytest.raises(CTError, match="its slices are not axial; reorient it"):
+        predict(network, read_volume(tmp_path / "coronal.nii.gz"))
+
+
+def test_a_frozen_module_stays_frozen(network, volume):
+    network.train()
+    network.encoders[0].eval()
+    predict(network, volume)
+    assert network.training
+    assert not network.encoders[0].training
 
 
 def test_bad_options(network, volume):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+import ddrsapc
 from ddrsapc.cli.scans import scored
-from ddrsapc.ct import Volume, read_volume, write_mask
+from ddrsapc.ct import CTError, Volume, read_volume, write_mask
 from ddrsapc.files import write_atomically
 from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights
@@ -23,12 +29,16 @@ from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName, RegisteredName, parse_model_name
 from ddrsapc.inference import predict as predict_labels
 from ddrsapc.models import SegmentationModel
-from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore, Lesion
+from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore
 
 __all__ = ["predict"]
 
 _SUFFIXES = {"dicom": ".dcm", "nifti": ".nii.gz", "nrrd": ".nrrd"}
 _SCORE = "score.json"
+_COLUMNS = (
+    *("number", "vessel", "first_slice", "last_slice", "z", "y", "x", "z_mm", "y_mm", "x_mm"),
+    *("peak_hu", "mean_hu", "area_mm2", "volume_mm3", "agatston", "mass_mg"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Job:
 
     network: SegmentationModel
     about: Mapping[str, Any]
-    """The network, its weights' hash and the options: results of others are not mixed with these."""
+    """The network, its weights' hash and the options: results of others are not taken for these."""
     vessels: Mapping[int, str]
     series: str | None
     suffix: str | None
@@ -97,9 +107,10 @@ def predict(*, scans: tuple[Path, ...], output: Path, **options: Any) -> None:
     failures: dict[str, str] = {}
     for scan, name in zip(scans, names, strict=True):
         try:
-            done = _is_done(output / name, job)
-            score = None if done else _run(scan, output / name, job, progress=len(scans) == 1)
-        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+            about = {**job.about, "scan": _fingerprint(scan)}
+            done = _is_done(output / name, about)
+            score = None if done else _run(scan, output / name, job, about, progress=len(scans) == 1)
+        except Exception as error:  # one scan must not stop the others
             failures[name] = " ".join(str(error).split()) or type(error).__name__
             if len(scans) == 1:
                 raise
@@ -136,6 +147,9 @@ def _prepare(
         "weights_sha256": opened.file.sha256,
         "threshold_hu": threshold,
         "preset": preset,
+        "series": series,
+        "mask": suffix,
+        "ddrsapc": ddrsapc.__version__,
     }
     vessels = (
         VESSELS
@@ -145,23 +159,32 @@ def _prepare(
     return Job(network, about, vessels, series, suffix, threshold, preset, batch_size)
 
 
-def _is_done(folder: Path, job: Job) -> bool:
-    """Whether a scan's results are there; results of other weights or options are an error."""
+def _fingerprint(scan: Path) -> str:
+    """A hash of the names, sizes and times of a scan's files: another scan of the same name has another."""
+    files = sorted(path for path in scan.iterdir() if path.is_file()) if scan.is_dir() else [scan]
+    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.exists()]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _is_done(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a scan's results are there; results of another scan, other weights or options are an error."""
     if not folder.exists():
         return False
     try:
-        about = json.loads((folder / _SCORE).read_text(encoding="utf-8"))["prediction"]
+        found = json.loads((folder / _SCORE).read_text(encoding="utf-8"))["prediction"]
     except (OSError, ValueError, KeyError) as error:
         raise FileExistsError(f"{folder} exists, and holds no results; give another output, or remove it") from error
-    if about != job.about:
-        raise FileExistsError(f"{folder} has results of other weights or options; give another output, or remove it")
+    if found != about:
+        raise FileExistsError(
+            f"{folder} has results of another scan, other weights or options; give another output, or remove it"
+        )
     return True
 
 
-def _run(scan: Path, folder: Path, job: Job, *, progress: bool) -> CalciumScore:
+def _run(scan: Path, folder: Path, job: Job, about: Mapping[str, Any], *, progress: bool) -> CalciumScore:
     volume = read_volume(scan, series=job.series)
     if volume.spacing is None:
-        raise click.UsageError(f"{scan} has no spacing, so nothing in it can be measured")
+        raise CTError(f"{scan}: has no spacing, so nothing in it can be measured")
     labels = predict_labels(job.network, volume, threshold=job.threshold, batch_size=job.batch_size, progress=progress)
     score = scored(
         volume,
@@ -171,26 +194,47 @@ def _run(scan: Path, folder: Path, job: Job, *, progress: bool) -> CalciumScore:
         mass_factor=volume.meta.mass_factor,
         vessels=job.vessels,
     )
-    partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-    partial.mkdir()
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
-        suffix = job.suffix or _SUFFIXES.get(volume.meta.format, ".mha")
-        write_mask(labels, volume, partial / f"mask{suffix}", vessels=tuple(job.vessels.values()))
-        _write_tables(partial, score, volume, job)
+        _write_mask(labels, volume, partial, job)
+        _write_tables(partial, score, volume, about)
+        partial.chmod(0o777 & ~_umask())
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return score
 
 
-def _write_tables(folder: Path, score: CalciumScore, volume: Volume, job: Job) -> None:
-    content = {**score.to_dict(), "prediction": job.about, "scan": [str(file) for file in volume.meta.files]}
+def _write_mask(labels: NDArray[np.uint8], volume: Volume, folder: Path, job: Job) -> None:
+    vessels = tuple(job.vessels.values())
+    suffix = job.suffix or _SUFFIXES.get(volume.meta.format, ".mha")
+    try:
+        write_mask(labels, volume, folder / f"mask{suffix}", vessels=vessels)
+    except CTError as error:
+        if job.suffix is not None or suffix != ".dcm":
+            raise
+        click.echo(f"warning: the mask is written as .nii.gz: {error}", err=True)  # the work is not lost
+        write_mask(labels, volume, folder / "mask.nii.gz", vessels=vessels)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_tables(folder: Path, score: CalciumScore, volume: Volume, about: Mapping[str, Any]) -> None:
+    content = {**score.to_dict(), "prediction": about, "files": [str(file) for file in volume.meta.files]}
     write_atomically(folder / _SCORE, (json.dumps(content, indent=2) + "\n").encode())
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, [field.name for field in fields(Lesion)])
+    writer = csv.DictWriter(table, _COLUMNS)
     writer.writeheader()
-    writer.writerows(asdict(lesion) for lesion in score.lesions)
+    for lesion in score.lesions:
+        row = asdict(lesion)
+        row["first_slice"], row["last_slice"] = row.pop("slices")
+        row["z"], row["y"], row["x"] = row.pop("centroid_index")
+        row["z_mm"], row["y_mm"], row["x_mm"] = row.pop("centroid_mm")
+        writer.writerow(row)
     write_atomically(folder / "lesions.csv", table.getvalue().encode())
 
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 import ddrsapc
-from ddrsapc.ct import Volume, read_mask, read_volume
+from ddrsapc.ct import CTError, Volume, read_mask, read_volume
+from ddrsapc.ct.volume import check_axial
 from ddrsapc.files import write_atomically
 from ddrsapc.profile import count_parameters
 from ddrsapc.scoring import PRESETS, CalciumScore, TubeVoltageWarning, VesselScore, score_volume
@@ -87,6 +88,8 @@ def score(
 
     For research only; not a medical device.
     """
+    if output is not None and output.suffix != ".json":
+        raise click.UsageError(f"{output} is to end in .json")
     if output is not None and not output.parent.is_dir():
         raise click.UsageError(f"the folder {output.parent} does not exist; make it first")
     volume = read_volume(scan, series=series)
@@ -107,7 +110,8 @@ def score(
 def scored(volume: Volume, labels: NDArray[np.uint8], **options: Any) -> CalciumScore:
     """`score_volume` of a scan that was read; its warnings are lines on stderr."""
     if volume.spacing is None:
-        raise click.UsageError(f"{volume.meta.files[0]} has no spacing, so nothing in it can be measured")
+        raise CTError(f"{volume.meta.files[0]}: has no spacing, so nothing in it can be measured")
+    check_axial(volume)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TubeVoltageWarning)
         score = score_volume(

@@ -145,6 +145,8 @@ def _polygon(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.
     """The pixels (H, W) inside a polygon (N, 2) of x, y, and on its edge."""
     with needs_extra():
         from PIL import Image, ImageDraw  # noqa: PLC0415  # an extra
+    if len(points) == 1:
+        points = np.repeat(points, 2, axis=0)  # a single pixel
     picture = Image.new("1", (shape[1], shape[0]))
     ImageDraw.Draw(picture).polygon([(x, y) for x, y in points.tolist()], fill=1, outline=1)
     return np.array(picture)

@@ -19,13 +19,13 @@ from ddrsapc.ct.series import (
     read_headers,
     reading,
 )
-from ddrsapc.ct.volume import AIR, MAX_HU, Volume, VolumeMeta, check_spacing, make_affine
+from ddrsapc.ct.volume import AIR, MAX_HU, ROUNDING, Volume, VolumeMeta, check_spacing, make_affine
 
 __all__ = ["read_dicom"]
 
 MAX_TILT = np.deg2rad(1.0)
 SAME_PLACE = 1e-3  # mm
-MAX_SHIFT = 0.1  # mm that a slice may lie beside the line of the others
+MAX_SHIFT = 0.1  # mm that a slice may lie beside the first one's normal, however small the pixels are
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP classes
 ENHANCED = (f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")  # the second one is converted from single slices
 
@@ -124,7 +124,7 @@ def check_header(header: Header) -> Slice:
         (float(y), float(x)),
         float(slope),
         float(intercept),
-        _optional(header, "KVP"),
+        _positive(header, "KVP"),
     )
 
 
@@ -162,7 +162,7 @@ def check_positions(slices: Sequence[Slice], positions: NDArray[np.float64]) -> 
     """
     first = slices[0]
     if len(slices) == 1:
-        single = _optional(first.header, "SpacingBetweenSlices") or _optional(first.header, "SliceThickness")
+        single = _positive(first.header, "SpacingBetweenSlices") or _positive(first.header, "SliceThickness")
         if single is None:
             raise CTError(f"{first.file}: one slice without SliceThickness; give the folder of its series")
         return single
@@ -188,13 +188,12 @@ def check_positions(slices: Sequence[Slice], positions: NDArray[np.float64]) -> 
             f"{first.file}: the slices are tilted by {np.rad2deg(tilt):.1f} degrees against their direction (gantry "
             "tilt); resample the series to upright slices first"
         )
-    line = origins[0] + np.linspace(0, 1, len(slices))[:, None] * way
-    beside = np.linalg.norm((origins - line) @ first.axes[:, :2], axis=1)  # (Z,)
-    if beside.max() > MAX_SHIFT:
+    beside = np.linalg.norm((origins - origins[0]) @ first.axes[:, :2], axis=1)  # (Z,), against the normal
+    if beside.max() > max(MAX_SHIFT, 0.5 * min(first.pixel_spacing)):
         z = int(beside.argmax())
         raise CTError(
-            f"{slices[z].file}: lies {beside[z]:.1f} mm beside the line of the other slices; "
-            "give a folder with one reconstruction only"
+            f"{slices[z].file}: lies {beside[z]:.1f} mm beside the first slice, over half a pixel (a tilted gantry, or "
+            "two reconstructions); resample the series to upright slices first"
         )
     return round(float(positions[-1] - positions[0]) / (len(slices) - 1), 6)  # as exact as DICOM's decimals
 
@@ -214,7 +213,7 @@ def read_hu(item: Slice) -> NDArray[np.int16]:
     with np.errstate(over="ignore"):
         values = stored * item.slope + item.intercept
     values[_padding(item.header, stored)] = AIR
-    hu = np.maximum(np.rint(values), AIR)
+    hu = np.maximum(np.floor(values + ROUNDING), AIR)
     if hu.max() > MAX_HU:
         raise CTError(f"{item.file}: has values up to {hu.max():g}, which are no HU; export it again")
     return hu.astype(np.int16)
@@ -235,7 +234,10 @@ def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_]:
 
 def _meta(slices: Sequence[Slice]) -> VolumeMeta:
     header = slices[0].header
-    device = header.get("CalciumScoringMassFactorDevice")
+    try:
+        device = tuple(_numbers(header, "CalciumScoringMassFactorDevice", 3).tolist())
+    except CTError:  # absent, or not as the standard has it: no reason to refuse a scan
+        device = None
     return VolumeMeta(
         format="dicom",
         files=tuple(item.file for item in slices),
@@ -245,8 +247,8 @@ def _meta(slices: Sequence[Slice]) -> VolumeMeta:
         slice_thickness=_optional(header, "SliceThickness"),
         series_uid=header.text("SeriesInstanceUID"),
         series_description=header.text("SeriesDescription"),
-        mass_factor=_optional(header, "CalciumScoringMassFactorPatient"),
-        mass_factor_device=None if device is None else tuple(_numbers(header, "CalciumScoringMassFactorDevice", 3)),
+        mass_factor=_positive(header, "CalciumScoringMassFactorPatient"),
+        mass_factor_device=device,
     )
 
 
@@ -266,3 +268,12 @@ def _numbers(header: Header, keyword: str, count: int, *, default: float | None 
 
 def _optional(header: Header, keyword: str) -> float | None:
     return None if header.get(keyword) is None else float(_numbers(header, keyword, 1)[0])
+
+
+def _positive(header: Header, keyword: str) -> float | None:
+    """A number that need not be there; anonymised files have 0."""
+    try:
+        number = _optional(header, keyword)
+    except CTError:
+        return None
+    return number if number is not None and number > 0 else None

@@ -13,7 +13,17 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from ddrsapc.ct.errors import CTError, reason_of
-from ddrsapc.ct.volume import AIR, MAX_HU, MIN_HU, Volume, VolumeMeta, check_spacing, make_affine, suffix_of
+from ddrsapc.ct.volume import (
+    AIR,
+    MAX_HU,
+    MIN_HU,
+    ROUNDING,
+    Volume,
+    VolumeMeta,
+    check_spacing,
+    make_affine,
+    suffix_of,
+)
 from ddrsapc.files import write_atomically
 
 __all__ = ["load_image", "read_image", "save_image"]
@@ -27,6 +37,7 @@ FORMATS = {
     ".nhdr": ("nrrd", "NrrdImageIO"),
 }
 MAX_VOXELS = 1 << 31  # 8,192 slices of 512 x 512; more is a damaged header
+SAME_CORNER = 0.05  # mm that two forms of a header may differ by at a corner
 MIN_HEADER = 352  # bytes before the values of a NIfTI file, at least
 FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes
 
@@ -41,7 +52,7 @@ def read_image(path: Path) -> Volume:
             raise CTError(f"{path}: slice {z} has values that are not finite; mend them (air is {AIR})")
         if low < MIN_HU or high > MAX_HU:
             raise CTError(f"{path}: slice {z} has values from {low:g} to {high:g}, which are no HU; export it again")
-        hu[z] = np.maximum(np.rint(plane), AIR)
+        hu[z] = np.maximum(np.floor(plane + ROUNDING), AIR)
     positions = np.arange(len(hu)) * spacing[0] + affine[:3, 2] @ affine[:3, 3] / spacing[0]  # (Z,)
     return Volume(hu, spacing, affine, positions, VolumeMeta(FORMATS[suffix_of(path)][0], (path,)))
 
@@ -79,9 +90,14 @@ def load_image(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], tuple[flo
     origin = np.array(image.GetOrigin()[:3])
     if not (np.isfinite(direction).all() and np.isfinite(origin).all()):
         raise CTError(f"{path}: origin or direction is not finite; export it again")
+    if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-3):
+        raise CTError(f"{path}: its axes are not at right angles; resample it to upright voxels")
     affine = make_affine(origin, direction, spacing)
-    if reader.HasMetaDataKey("sform_code") and reader.GetMetaData("sform_code") != "0":
-        _check_sform(path, reader, affine)
+    if reader.HasMetaDataKey("sform_code"):
+        if reader.GetMetaData("sform_code") == reader.GetMetaData("qform_code") == "0":
+            raise CTError(f"{path}: does not say where it lies (sform and qform are unset); set one of them")
+        if reader.GetMetaData("sform_code") != "0":
+            _check_sform(path, reader, affine)
     return values.reshape(size[::-1]), affine, spacing
 
 
@@ -112,7 +128,10 @@ def _check_sform(path: Path, reader: sitk.ImageFileReader, affine: NDArray[np.fl
         sform = np.array([reader.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], np.float64)  # (3, 4), RAS
     except ValueError:
         sform = np.full((3, 4), np.nan)
-    if not np.allclose(sform, np.diag([-1, -1, 1]) @ affine[:3], rtol=1e-4, atol=0.01):
+    sides = [(0, side) for side in reader.GetSize()[:3]]
+    corners = np.stack(np.meshgrid(*sides, [1], indexing="ij"), -1).reshape(-1, 4)  # (8, 4)
+    apart = corners @ (sform - np.diag([-1, -1, 1]) @ affine[:3]).T  # (8, 3) mm
+    if not np.abs(apart).max() < SAME_CORNER:  # NaN is not
         raise CTError(f"{path}: its sform contradicts its qform or pixdim; export it again with one geometry")
 
 

@@ -36,6 +36,7 @@ ARTERIES = {
     "LCX": Code("57396003", "SCT", "Circumflex branch of left coronary artery"),
     "RCA": Code("13647002", "SCT", "Right coronary artery"),
 }
+LABELS = {"LM": 1, "LAD": 1, "LCX": 2, "RCA": 3}
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -75,7 +76,9 @@ def save_seg(path: Path, labels: NDArray[np.uint8], volume: Volume, vessels: Seq
 
 
 def load_seg(path: Path, volume: Volume) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Segment numbers (Z', H, W) of a SEG and their affine (4, 4) of (x, y, z, 1).
+    """Labels (Z', H, W) of a SEG and their affine (4, 4) of (x, y, z, 1).
+
+    A segment of a coded coronary artery has its label: LM and LAD 1, LCX 2, RCA 3; without codes, its number.
 
     Where the frames name the scan's slices as their sources, these (Z, H, W); else from first frame to last by place.
 
@@ -87,11 +90,32 @@ def load_seg(path: Path, volume: Volume) -> tuple[NDArray[np.uint8], NDArray[np.
         if modality != "SEG":
             raise CTError(f"{path}: is no mask but of modality {modality or '(none)'}; expected a DICOM SEG")
         segmentation = segread(path)
+        label_of = _labels_of_segments(path, segmentation)
         labels = _by_source(segmentation, volume)
         if labels is not None:
-            return labels, volume.affine
+            return label_of[labels], volume.affine
         found = segmentation.get_volume(combine_segments=True, dtype=np.uint8)
-    return found.array, np.asarray(found.affine)[:, [2, 1, 0, 3]]  # highdicom's is of (z, y, x, 1)
+    return label_of[found.array], np.asarray(found.affine)[:, [2, 1, 0, 3]]  # highdicom's is of (z, y, x, 1)
+
+
+def _labels_of_segments(path: Path, segmentation: Segmentation) -> NDArray[np.uint8]:
+    """The label of each segment number (256,): by its coded artery, where segments have codes."""
+    labels = np.arange(256, dtype=np.uint8)
+    regions = {number: _artery(segmentation, number) for number in segmentation.segment_numbers}
+    if not any(regions.values()):
+        return labels
+    for number, artery in regions.items():
+        if artery is None:
+            raise CTError(f"{path}: segment {number} names none of {', '.join(ARTERIES)}, others do; leave it out")
+        labels[number] = LABELS[artery]
+    return labels
+
+
+def _artery(segmentation: Segmentation, number: int) -> str | None:
+    """The coronary artery that a segment's anatomic region is coded as; None: another one, or none."""
+    regions = segmentation.get_segment_description(number).anatomic_regions or []
+    codes_found = {(region.value, region.scheme_designator) for region in regions}
+    return next((name for name, code in ARTERIES.items() if (code.value, code.scheme_designator) in codes_found), None)
 
 
 def _by_source(segmentation: Segmentation, volume: Volume) -> NDArray[np.uint8] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from ddrsapc.ct.volume import SeriesInfo
 
 __all__ = ["Header", "Series", "choose_series", "group_series", "read_dataset", "read_header", "read_headers"]
 
+_DIGITS = re.compile(r"\d+")
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 DICOMDIR = "1.2.840.10008.1.3.10"
 MAX_TEXT = 128  # letters; DICOM's own limit for what is read here is 64
@@ -140,6 +142,11 @@ def read_headers(folder: Path) -> list[Header]:
     except OSError as error:
         raise CTError(f"{folder}: cannot be read as a folder ({error.strerror})") from error
     headers = [header for file in files if (header := read_header(file)) is not None]
+    known = {header.file for header in headers}
+    patterns = {_DIGITS.sub("#", file.name) for file in known}
+    for file in files:
+        if file not in known and _DIGITS.search(file.name) and _DIGITS.sub("#", file.name) in patterns:
+            raise CTError(f"{file}: is no DICOM file, though named like the slices; get it again or take it away")
     if not headers:
         raise CTError(
             f"{folder}: holds no DICOM files (but {len(files)} others); give the folder that the slices are directly in"

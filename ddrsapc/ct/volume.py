@@ -15,6 +15,8 @@ __all__ = ["SeriesInfo", "Volume", "VolumeMeta", "list_series", "make_affine", "
 
 AIR = -1024
 MIN_HU, MAX_HU = -32768, 32767
+ROUNDING = 1e-3
+"""HU that are added before the fraction is cut: 129.6 is below 130, but float32's 129.9999 is 130."""
 IMAGES = (".nii", ".nii.gz", ".mhd", ".mha", ".nrrd", ".nhdr")
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -153,6 +155,17 @@ def make_affine(
     affine[:3, :3] = axes * np.array(spacing[::-1])
     affine[:3, 3] = origin
     return affine
+
+
+def check_axial(volume: Volume) -> None:
+    """Refuse a scan whose slices are not axial: networks and scores go by axial slices.
+
+    Raises:
+        CTError: if its slices lie closer to another plane.
+    """
+    if np.abs(volume.affine[:3, 2]).argmax() != 2:
+        place = volume.meta.files[0] if volume.meta.files else "the scan"
+        raise CTError(f"{place}: its slices are not axial; reorient it (SimpleITK.DICOMOrient does), and its mask")
 
 
 def check_spacing(place: Path, spacing: tuple[float, float, float]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from PIL import Image
 
 import ddrsapc
 from ddrsapc.ct import read_mask, read_volume
@@ -102,7 +103,12 @@ def test_results_of_other_weights_are_not_mixed_in(command, tmp_path, weights):
     assert command(*arguments)[0] == 0
     code, _, err = command(*arguments, "--threshold", "200")
     assert code == 2
-    assert "has results of other weights or options" in err
+    assert "has results of another scan, other weights or options" in err
+    for more in (["--mask", ".nrrd"], ["--preset", "canon"]):
+        assert "has results of another scan" in command(*arguments, *more)[2]
+    (tmp_path / "other").mkdir()
+    arguments[1] = write_nifti(tmp_path / "other" / "p01.nii.gz", scan_of(5))
+    assert "has results of another scan" in command(*arguments)[2]
     (tmp_path / "out" / "p01" / "score.json").unlink()
     assert "holds no results" in command(*arguments)[2]
 
@@ -148,3 +154,29 @@ def test_a_network_of_other_classes_names_them_by_number(command, tmp_path):
     assert command("predict", scan, "-o", tmp_path / "out", "--model", f"local-dir:{tmp_path / 'two'}")[0] == 0
     written = json.loads((tmp_path / "out" / "p01" / "score.json").read_text())
     assert list(written["vessels"]) == ["class 1"]
+
+
+def test_a_scan_of_any_other_failure_does_not_stop_the_others(command, tmp_path, weights):
+    """A picture without a spacing, an odd file, and a scan that is fine."""
+    Image.fromarray(np.full((40, 40), 1100, np.uint16)).save(tmp_path / "a.png")
+    (tmp_path / "b.nii.gz").write_bytes(b"")
+    scan = write_nifti(tmp_path / "c.nii.gz", scan_of(0))
+    scans = [tmp_path / "a.png", tmp_path / "b.nii.gz", scan]
+    code, out, err = command("predict", *scans, "-o", tmp_path / "out", "--model", "unet", "--weights", weights)
+    assert code == 2
+    assert "c: Agatston" in out
+    assert "2 of 3 scans failed: a.png: " in err
+    assert "has no spacing" in err
+    assert os.listdir(tmp_path / "out") == ["c"]
+
+
+def test_a_seg_that_cannot_be_written_becomes_a_nifti(command, tmp_path):
+    """Two classes have no codes; the prediction is not lost."""
+    save_pretrained(small_network(num_classes=2), tmp_path / "two")
+    write_series(tmp_path / "series", scan_of(1), spacing=(3.0, 0.5, 0.5))
+    arguments = ["predict", tmp_path / "series", "-o", tmp_path / "out", "--model", f"local-dir:{tmp_path / 'two'}"]
+    code, _, err = command(*arguments)
+    assert code == 0
+    assert "warning: the mask is written as .nii.gz" in err
+    assert "series/mask.nii.gz" in names_in(tmp_path / "out")
+    assert command(*arguments[:-3], tmp_path / "seg", *arguments[-2:], "--mask", ".dcm")[0] == 2

@@ -71,6 +71,12 @@ def test_what_cannot_be_scored(command, scan):
     assert failed(command("score", folder / "scan.nii.gz", folder / "absent.nii"), "there is no such file")
     assert failed(command("score", folder / "scan.nii.gz", mask, "-o", folder / "no" / "s.json"), "make it first")
     assert failed(command("score", folder / "scan.nii.gz", mask, "--preset", "acme"), "acme")
+    assert failed(command("score", folder / "scan.nii.gz", mask, "-o", mask), "is to end in .json")
+    for name in ("scan", "mask"):  # the patient's front to back becomes the order of the slices
+        turned = sitk.DICOMOrient(sitk.ReadImage(str(folder / f"{name}.nii.gz")), "LSP")
+        sitk.WriteImage(turned, str(folder / f"coronal_{name}.nii.gz"))
+    outcome = command("score", folder / "coronal_scan.nii.gz", folder / "coronal_mask.nii.gz")
+    assert failed(outcome, "its slices are not axial")
     assert failed(command("score", folder / "scan.nii.gz", mask, "--series", "1"), "leave out series")
     image = sitk.ReadImage(str(mask))
     image.SetOrigin((0, 0, 0))
@@ -80,6 +86,8 @@ def test_what_cannot_be_scored(command, scan):
     assert failed(command("score", folder / "scan.nii.gz", folder / "broken.nii.gz"), "broken.nii.gz")
     assert sorted(path.name for path in folder.iterdir()) == [
         "broken.nii.gz",
+        "coronal_mask.nii.gz",
+        "coronal_scan.nii.gz",
         "mask.nii.gz",
         "moved.nii.gz",
         "scan.nii.gz",

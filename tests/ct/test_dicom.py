@@ -70,10 +70,10 @@ def test_slope_and_intercept_are_each_slices_own(tmp_path):
         assert np.array_equal(volume.hu[z], sitk.GetArrayFromImage(sitk.ReadImage(str(file)))[0])
 
 
-def test_fractional_slopes_are_rounded(tmp_path):
+def test_fractions_of_a_slope_are_cut(tmp_path):
     write_series(tmp_path, phantom(), slopes=(0.3,), intercepts=(-1000.25,))
     stored = pydicom.dcmread(read_volume(tmp_path).meta.files[0]).pixel_array
-    expected = np.maximum(np.rint(stored * 0.3 - 1000.25), -1024)
+    expected = np.maximum(np.floor(stored * 0.3 - 1000.25 + 1e-3), -1024)
     assert np.array_equal(read_volume(tmp_path).hu[0], expected)
 
 
@@ -230,7 +230,7 @@ BAD = {
     "duplicate": (shift(2, 2.0, where=1), "is at the same position as"),
     "gap": (lambda dataset, z: z != 3, "slices are missing between 304 and 308 mm"),
     "tilt": (shift(1, 0.1), "tilted by 2.9 degrees"),
-    "beside": (shift(0, 5.0, where=2), "lies 5.0 mm beside the line"),
+    "beside": (shift(0, 5.0, where=2), "lies 5.0 mm beside the first slice"),
     "size": (put(Rows=12, Columns=64), "differs in size"),
     "spacing": (put(PixelSpacing=[0.6, 0.75]), "differs in PixelSpacing"),
     "orientation": (put(ImageOrientationPatient=list(ORIENTATIONS["oblique"])), "differs in ImageOrientationPatient"),
@@ -361,3 +361,42 @@ def test_real_series(test_data, tmp_path, name):
         image = read_by_itk(own)
         assert_same_place(volume, image)
         assert np.array_equal(volume.hu, np.maximum(sitk.GetArrayFromImage(image), -1024))
+
+
+@pytest.mark.parametrize("content", [b"", b"cut short"])
+@pytest.mark.parametrize("which", [0, 2, -1])
+def test_a_damaged_slice_without_a_suffix_is_not_passed_over(tmp_path, content, which):
+    """As on the discs of hospitals: IM0001, IM0002, ...; beside them there may be a README."""
+    for i, file in enumerate(write_series(tmp_path, phantom())):
+        file.rename(tmp_path / f"IM{i:04}")
+    (tmp_path / "README").write_text("about this disc")
+    assert len(read_volume(tmp_path).hu) == 5
+    file = sorted(tmp_path.glob("IM*"))[which]
+    file.write_bytes(content)
+    with pytest.raises(CTError, match=f"{file.name}: is no DICOM file, though named like the slices"):
+        read_volume(tmp_path)
+
+
+def test_a_tilt_is_refused_once_it_is_half_a_pixel(tmp_path):
+    def tilt(shift):
+        def edit(dataset, z):
+            x, y, place = dataset.ImagePositionPatient
+            dataset.ImagePositionPatient = [x, float(y) + shift * z, place]
+
+        return edit
+
+    write_series(tmp_path / "a", phantom(), edit=tilt(0.02))  # 0.08 mm at the last of five
+    assert len(read_volume(tmp_path / "a").hu) == 5
+    write_series(tmp_path / "b", phantom(depth=30), edit=tilt(0.02))  # 0.6 degrees, 0.58 mm at the last
+    with pytest.raises(CTError, match="over half a pixel"):
+        read_volume(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("KVP", 0), ("CalciumScoringMassFactorPatient", 0), ("CalciumScoringMassFactorDevice", [1.0])],
+)
+def test_odd_facts_that_are_not_needed_do_not_stop_a_scan(tmp_path, keyword, value):
+    write_series(tmp_path, phantom(), edit=lambda dataset, _: setattr(dataset, keyword, value))
+    meta = read_volume(tmp_path).meta
+    assert (meta.kvp, meta.mass_factor, meta.mass_factor_device) in ((None, None, None), (120.0, None, None))

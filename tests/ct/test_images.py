@@ -228,3 +228,38 @@ def test_colour_pictures_are_refused(tmp_path):
     Image.fromarray(np.full((32, 32), 60000, np.uint16)).save(tmp_path / "slice.png")
     with pytest.raises(CTError, match="values up to 58976 HU"):
         read_volume(tmp_path / "slice.png")
+
+
+def test_fractions_are_cut_so_that_thresholds_hold(tmp_path):
+    """129.6 HU are not 130; what float32 makes of 130 is."""
+    values = np.full((2, 4, 4), 129.6, np.float32)
+    values[1] = np.float32(1300) * np.float32(0.1) - np.float32(1e-5)
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "a.nii"))
+    hu = read_volume(tmp_path / "a.nii").hu
+    assert np.unique(hu[0]).tolist() == [129]
+    assert np.unique(hu[1]).tolist() == [130]
+
+
+def test_sheared_axes_are_refused(tmp_path):
+    image = sitk.GetImageFromArray(np.zeros((3, 4, 5), np.int16))
+    image.SetDirection((1, 0.3, 0, 0, 0.954, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(tmp_path / "a.mha"))
+    with pytest.raises(CTError, match="axes are not at right angles"):
+        read_volume(tmp_path / "a.mha")
+
+
+def test_a_nifti_that_does_not_say_where_it_lies_is_refused(tmp_path):
+    image = nib.Nifti1Image(np.zeros((5, 4, 3), np.int16), np.eye(4))
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(CTError, match="does not say where it lies"):
+        read_volume(tmp_path / "a.nii")
+
+
+def test_an_sform_of_other_pixels_is_refused(tmp_path):
+    image = nib.Nifti1Image(np.zeros((512, 512, 2), np.int16), np.diag([0.5, 0.5, 3, 1]))
+    image.set_sform(np.diag([0.501, 0.501, 3, 1]), code=1)
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(CTError, match="sform contradicts its qform"):
+        read_volume(tmp_path / "a.nii")

@@ -260,3 +260,14 @@ def test_real_masks(test_data, tmp_path):
     scan = read_volume(test_data / "totalseg_dicom_j2k")
     with pytest.raises(CTError, match="has no SOPClassUID, so that no DICOM SEG can refer to it"):
         write_mask(np.zeros_like(scan.hu), scan, tmp_path / "none.dcm")
+
+
+def test_segments_are_told_by_their_arteries_not_their_numbers(tmp_path):
+    """Another program may number them otherwise: the codes say which artery is which."""
+    write_series(tmp_path / "series", phantom())
+    volume = read_volume(tmp_path / "series")
+    labels = np.zeros(volume.hu.shape, np.uint8)
+    labels[1, 2:5, 3:6], labels[2, 8:11, 9:12], labels[3, 1:4, 20:23] = 1, 2, 3
+    write_mask(labels, volume, tmp_path / "mask.dcm", vessels=("RCA", "LAD", "LCX"))
+    expected = np.choose(labels, [0, 3, 1, 2])
+    assert np.array_equal(read_mask(tmp_path / "mask.dcm", volume), expected)
