@@ -138,4 +138,4 @@ def load_trained(path: str | os.PathLike[str]) -> SegmentationModel:
             raise CheckpointError(f"{path} does not name its network: load it with create_model(arch, weights=PATH)")
         return build_with_weights(None, {}, weights).eval()
     except WeightsError as error:
-        raise CheckpointError(f"this is no trained network of ddrsapc: {error}") from error
+        raise CheckpointError(f"{path} holds no trained network of ddrsapc ({error})") from error

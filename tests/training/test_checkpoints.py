@@ -153,7 +153,7 @@ def test_files_that_hold_no_trained_network(tmp_path):
         load_trained(path)
     for content in (b"", b"text, no safetensors", weights_bytes(small_network())[:-5]):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="no trained network of ddrsapc.*a.safetensors"):
+        with pytest.raises(CheckpointError, match="a.safetensors holds no trained network"):
             load_trained(path)
     network = small_network()
     network.architecture = ""
