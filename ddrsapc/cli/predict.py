@@ -6,9 +6,8 @@ import csv
 import hashlib
 import io
 import json
-import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -137,7 +136,8 @@ def _prepare(
     architecture = parsed.architecture if isinstance(parsed, RegisteredName) else None
     if weights is not None and architecture is None:
         raise click.UsageError("two sources of weights, --model and --weights; give one")
-    opened = open_weights(parsed if weights is None else FileName(weights), HubOptions())
+    listed = parsed if isinstance(parsed, RegisteredName) and parsed.tag is not None else None
+    opened = open_weights(parsed if weights is None else FileName(weights, listed), HubOptions())
     network = build_with_weights(architecture, {}, opened).eval()
     network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     about = {
@@ -194,11 +194,12 @@ def _run(scan: Path, folder: Path, job: Job, about: Mapping[str, Any], *, progre
         mass_factor=volume.meta.mass_factor,
         vessels=job.vessels,
     )
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    # another process may be at the same scan
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    partial.mkdir()
     try:
         _write_mask(labels, volume, partial, job)
         _write_tables(partial, score, volume, about)
-        partial.chmod(0o777 & ~_umask())
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -215,12 +216,6 @@ def _write_mask(labels: NDArray[np.uint8], volume: Volume, folder: Path, job: Jo
             raise
         click.echo(f"warning: the mask is written as .nii.gz: {error}", err=True)  # the work is not lost
         write_mask(labels, volume, folder / "mask.nii.gz", vessels=vessels)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _write_tables(folder: Path, score: CalciumScore, volume: Volume, about: Mapping[str, Any]) -> None:
