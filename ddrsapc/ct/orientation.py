@@ -30,9 +30,12 @@ class SliceOrientation:
 
     def upright(self, slices: Tensor) -> Tensor:
         """Stored slices (..., H, W) as radiologists see them, (..., H, W) or (..., W, H)."""
-        return (slices.mT if self.exchanged else slices).flip(self.flipped)
+        return self._flip(slices.mT if self.exchanged else slices)
 
     def as_stored(self, slices: Tensor) -> Tensor:
         """The inverse of `upright`."""
-        slices = slices.flip(self.flipped)
+        slices = self._flip(slices)
         return slices.mT if self.exchanged else slices
+
+    def _flip(self, slices: Tensor) -> Tensor:
+        return slices.flip(self.flipped) if self.flipped else slices  # flip copies
