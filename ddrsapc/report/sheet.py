@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ddrsapc.report.overlay import IGNORED, Crop, crop_around, legend, panel, stack
@@ -51,32 +52,51 @@ def numbered(
         overlay: show labels.
         smooth: as of `panel`.
     """
-    hu, labels, lesions = (x[crop.rows, crop.columns] for x in (view.hu, view.labels, view.lesions))
+    part = (crop.rows, crop.columns)
+    hu, labels = view.hu[part], view.labels[part] if overlay else None
     zoom = min(crop.zoom if zoom is None else zoom, LARGEST / max(_shown_size(hu.shape, view.spacing)))
-    image = panel(hu, labels if overlay else None, zoom, opacity=OPACITY, spacing=view.spacing, smooth=smooth)
+    image = panel(hu, labels, zoom, opacity=OPACITY, spacing=view.spacing, smooth=smooth)
+    marks = _draw_marks(image)
+    if overlay:
+        _draw_numbers(image, view.lesions[part], marks)
+    return image
+
+
+def _font_of(image: Image.Image) -> tuple[ImageFont.ImageFont | ImageFont.FreeTypeFont, int]:
+    """The font for a picture's size, and the height of its letters."""
+    size = FONT if max(image.size) < SIDE / 2 else FONT + 4
+    return ImageFont.load_default(size), size
+
+
+def _draw_marks(image: Image.Image) -> list[Box]:
+    """Draw where the patient's right, left, front and back are; the places, with some room."""
     width, height = image.size
-    letters = FONT if max(width, height) < SIDE / 2 else FONT + 4
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(letters)
-    taken = []
-    for text, place, anchor in (
-        ("R", (4, height / 2), "lm"),
-        ("L", (width - 4, height / 2), "rm"),
-        ("A", (width / 2, 4), "mt"),
-        ("P", (width / 2, height - 4), "mb"),
-    ):
+    marks = {
+        "R": ((4, height / 2), "lm"),
+        "L": ((width - 4, height / 2), "rm"),
+        "A": ((width / 2, 4), "mt"),
+        "P": ((width / 2, height - 4), "mb"),
+    }
+    draw, (font, _) = ImageDraw.Draw(image), _font_of(image)
+    boxes = []
+    for text, (place, anchor) in marks.items():
         draw.text(place, text, "white", font, anchor, stroke_width=1, stroke_fill="black")
         left, top, right, bottom = draw.textbbox(place, text, font, anchor)
-        taken.append((left - 8, top - 8, right + 8, bottom + 8))  # no number is to look like a part of it
-    if not overlay:
-        return image
-    y, x = height / hu.shape[0], width / hu.shape[1]
+        boxes.append((left - 8, top - 8, right + 8, bottom + 8))
+    return boxes
+
+
+def _draw_numbers(image: Image.Image, lesions: NDArray[np.int32], taken: Sequence[Box]) -> None:
+    """Draw numbers (H, W) of lesions beside them, where nothing else is; with a line where that is farther away."""
+    x, y = image.width / lesions.shape[1], image.height / lesions.shape[0]
     inside, pixels = np.unique(lesions[lesions > 0], return_counts=True)
     boxes: dict[int, Box] = {}
     for number in inside[np.argsort(-pixels, kind="stable")[:MOST_NUMBERED]].tolist():
         rows, columns = np.nonzero(lesions == number)
         boxes[number] = (columns.min() * x, rows.min() * y, (columns.max() + 1) * x, (rows.max() + 1) * y)
+    draw, (font, letters) = ImageDraw.Draw(image), _font_of(image)
     sizes = {number: (font.getlength(str(number)) + 2, letters + 1.0) for number in boxes}
-    for number, box in _places(boxes, sizes, taken, (width, height)).items():
+    for number, box in _places(boxes, sizes, taken, image.size).items():
         lesion = boxes[number]
         middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         near = (min(max(middle[0], lesion[0]), lesion[2]), min(max(middle[1], lesion[1]), lesion[3]))
@@ -84,7 +104,6 @@ def numbered(
         if max(abs(near[0] - start[0]), abs(near[1] - start[1])) > 6:
             draw.line((*start, *near), "white")
         draw.text(middle, str(number), "white", font, "mm", stroke_width=2, stroke_fill="black")
-    return image
 
 
 def _shown_size(shape: Sequence[int], spacing: tuple[float, float]) -> tuple[float, float]:
@@ -103,7 +122,7 @@ def _places(
             right_of, left_of, above, below = right + gap, left - gap - width, top - gap - height, bottom + gap
             x, y = (left + right - width) / 2, (top + bottom - height) / 2
             corners = [(right_of, y), (left_of, y), (x, above), (x, below)]
-            corners += [(x, y) for x in (right_of, left_of) for y in (above, below)]
+            corners += [(across, along) for across in (right_of, left_of) for along in (above, below)]
             boxes = [(x, y, x + width, y + height) for x, y in corners]
             others = [*taken, *placed.values(), *lesions.values()]
             free = [
@@ -127,7 +146,8 @@ def whole_slice(view: SliceView, crop: Crop, side: int) -> Image.Image:
     zoom = side / max(_shown_size(view.hu.shape, view.spacing))
     image = panel(view.hu, None, zoom, spacing=view.spacing, smooth=True)
     y, x = image.height / view.hu.shape[0], image.width / view.hu.shape[1]
-    box = (crop.columns.start * x, crop.rows.start * y, crop.columns.stop * x - 1, crop.rows.stop * y - 1)
+    left, top = crop.columns.start * x, crop.rows.start * y
+    box = (left, top, max(left, crop.columns.stop * x - 1), max(top, crop.rows.stop * y - 1))
     ImageDraw.Draw(image).rectangle(box, outline=FRAME)
     return image
 

@@ -72,8 +72,8 @@ class ScanViews:
         labels[y, x] = self._labels[index, y, x]
         lesions[y, x] = self._numbers[here]
         hu, labels, lesions = (
-            self._orientation.upright(torch.from_numpy(np.ascontiguousarray(x))).numpy()
-            for x in (self._volume.hu[index], labels, lesions)
+            self._orientation.upright(torch.from_numpy(x)).numpy()
+            for x in (self._volume.hu[index].copy(), labels, lesions)  # the scan may be read-only
         )
         y_mm, x_mm = self._spacing
         spacing = (x_mm, y_mm) if self._orientation.exchanged else (y_mm, x_mm)

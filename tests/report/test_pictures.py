@@ -68,9 +68,11 @@ def test_slices_go_from_head_to_feet(views):
 def test_views_hold_what_was_counted():
     volume, labels, _ = scan_of(SPOTS)
     labels[2, 50, 70:72] = 3  # too small, and not dense
+    labels.setflags(write=False)
     hu = volume.hu.copy()
     hu[2, 50, 70] = 300
     volume = volume_of(hu)
+    volume.hu.setflags(write=False)
     views = ScanViews(volume, labels, score_volume(hu, labels, volume.spacing))
     view = views.view(2)
     assert views.not_counted == 2
