@@ -23,6 +23,7 @@ import ddrsapc
 from ddrsapc.cli.options import ReadOptions, ScoreOptions, read_options, score_options
 from ddrsapc.cli.scan_folders import find_scans
 from ddrsapc.ct import CTError, Volume, write_mask
+from ddrsapc.ct.errors import needs_extra
 from ddrsapc.files import write_atomically
 from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights
@@ -250,7 +251,7 @@ def _run(scan: Path, folder: Path, job: Job, about: Mapping[str, Any], *, progre
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     partial.mkdir()
     try:
-        _write_mask(labels, volume, partial, job)
+        _write_mask(labels, volume, score, partial, job)
         content = {**score.to_dict(), "prediction": about, "files": [str(file) for file in volume.meta.files]}
         _write_tables(partial, score, content)
         partial.rename(folder)
@@ -259,7 +260,8 @@ def _run(scan: Path, folder: Path, job: Job, about: Mapping[str, Any], *, progre
     return content
 
 
-def _write_mask(labels: NDArray[np.uint8], volume: Volume, folder: Path, job: Job) -> None:
+def _write_mask(labels: NDArray[np.uint8], volume: Volume, score: CalciumScore, folder: Path, job: Job) -> None:
+    """The mask; where it is a DICOM SEG, also the scores as a structured report on it."""
     vessels = tuple(job.vessels.values())
     suffix = job.suffix or _SUFFIXES.get(volume.meta.format, ".mha")
     try:
@@ -269,6 +271,12 @@ def _write_mask(labels: NDArray[np.uint8], volume: Volume, folder: Path, job: Jo
             raise
         click.echo(f"warning: the mask is written as .nii.gz: {error}", err=True)  # the work is not lost
         write_mask(labels, volume, folder / "mask.nii.gz", vessels=vessels)
+        return
+    if suffix == ".dcm":
+        with needs_extra():
+            from ddrsapc.report.structured_report import write_structured_report  # noqa: PLC0415  # an extra
+
+        write_structured_report(folder / "scores.dcm", folder / f"mask{suffix}", score)
 
 
 def _write_tables(folder: Path, score: CalciumScore, content: Mapping[str, Any]) -> None:

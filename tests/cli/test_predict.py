@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from highdicom.sr import srread
 from PIL import Image
 
 import ddrsapc
@@ -75,7 +76,7 @@ def test_a_nifti_scan(command, tmp_path, weights):
     assert sum(float(row["agatston"]) for row in rows) == pytest.approx(score.agatston)
 
 
-def test_a_dicom_series_becomes_a_seg(command, tmp_path, weights):
+def test_a_dicom_series_becomes_a_seg_and_a_structured_report(command, tmp_path, weights):
     write_series(tmp_path / "series", scan_of(1), spacing=(3.0, 0.5, 0.5))
     arguments = ["predict", tmp_path / "series", "-o", tmp_path / "out", "--model", f"local-dir:{weights.parent}"]
     code, _, err = command(*arguments)
@@ -83,6 +84,9 @@ def test_a_dicom_series_becomes_a_seg(command, tmp_path, weights):
     volume = read_volume(tmp_path / "series")
     labels = read_mask(tmp_path / "out" / "series" / "mask.dcm", volume)
     assert np.array_equal(labels, predict(ddrsapc.create_model("unet", weights=weights), volume))
+    (total,) = srread(tmp_path / "out/series/scores.dcm").content.get_image_measurement_groups()
+    score = json.loads((tmp_path / "out/series/score.json").read_text())
+    assert total.get_measurements()[0].value == pytest.approx(score["agatston"])
 
 
 def test_many_scans_go_on_where_they_stopped_and_name_what_failed(command, tmp_path, weights):

@@ -1,0 +1,1 @@
+"""What a person looks at after a prediction: overlays, a report, tables, a DICOM structured report."""
