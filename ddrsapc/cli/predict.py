@@ -31,7 +31,7 @@ from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName, RegisteredName, parse_model_name
 from ddrsapc.inference import predict as predict_labels
 from ddrsapc.models import SegmentationModel
-from ddrsapc.scoring import VESSELS, CalciumScore
+from ddrsapc.scoring import RESEARCH_ONLY, VESSELS, CalciumScore
 
 __all__ = ["predict"]
 
@@ -157,6 +157,8 @@ def predict(
             _write_summary(output / _SUMMARY, outcomes, job.vessels.values())
     if as_json:
         click.echo(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
+    else:
+        click.echo(RESEARCH_ONLY)
     failed = {outcome.name: outcome.error for outcome in outcomes if outcome.score is None}
     if failed:
         width = min(max(map(len, failed)), 40)

@@ -14,7 +14,7 @@ from ddrsapc.cli.options import ReadOptions, ScoreOptions, read_options, score_o
 from ddrsapc.ct import read_mask
 from ddrsapc.files import write_atomically
 from ddrsapc.profile import count_parameters
-from ddrsapc.scoring import CalciumScore, VesselScore
+from ddrsapc.scoring import RESEARCH_ONLY, CalciumScore, VesselScore
 
 __all__ = ["models", "score"]
 
@@ -96,4 +96,5 @@ def _table(result: CalciumScore) -> str:
         mass = "-" if part.mass_mg is None else f"{part.mass_mg:.1f}"
         rows.append((name, f"{part.agatston:.1f}", f"{part.volume_mm3:.1f}", mass))
     lines = [f"{name:<10}{agatston:>12}{volume:>12}{mass:>10}" for name, agatston, volume, mass in rows]
-    return "\n".join([*lines, f"{result.category}, CAC-DRS {result.cac_drs}, {len(result.lesions)} lesion(s)"])
+    lines.append(f"{result.category}, CAC-DRS {result.cac_drs}, {len(result.lesions)} lesion(s)")
+    return "\n".join([*lines, RESEARCH_ONLY])
