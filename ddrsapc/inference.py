@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-hub
 
+from ddrsapc.ct.orientation import SliceOrientation
 from ddrsapc.ct.volume import Volume, check_axial
 from ddrsapc.models import SegmentationModel
 
@@ -87,26 +88,17 @@ def _logits(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     check_axial(volume)
-    exchanged, flipped = _stored(volume.affine)
+    orientation = SliceOrientation.of(volume.affine)
     parameter = next(model.parameters())
     with _evaluating(model), tqdm(total=len(volume.hu), unit="slice", disable=not progress) as bar:
         for first in range(0, len(volume.hu), batch_size):
             batch = volume.hu[first : first + batch_size]
             hu = torch.from_numpy(np.ascontiguousarray(batch)).to(parameter.device)  # (N, H, W)
-            upright = (hu.mT if exchanged else hu).flip(flipped)  # (N, H, W), or (N, W, H)
-            x = model.input_config.normalize(upright)[:, None].to(parameter.dtype)
+            x = model.input_config.normalize(orientation.upright(hu))[:, None].to(parameter.dtype)  # (N, 1, H, W)
             with torch.inference_mode():
-                logits = model(x.expand(-1, model.in_chans, -1, -1)).float().flip(flipped)
-            yield first, logits.mT if exchanged else logits
+                logits = model(x.expand(-1, model.in_chans, -1, -1)).float()
+            yield first, orientation.as_stored(logits)
             bar.update(len(batch))
-
-
-def _stored(affine: NDArray[np.float64]) -> tuple[bool, list[int]]:
-    """How slices are stored: with rows and columns exchanged, and the axes (-2, -1) that then run the other way."""
-    axes = affine[:3, :3]
-    exchanged = bool(abs(axes[0, 1]) > abs(axes[0, 0]))
-    to_left, to_back = (axes[0, 1], axes[1, 0]) if exchanged else (axes[0, 0], axes[1, 1])
-    return exchanged, [axis for axis, way in ((-2, to_back), (-1, to_left)) if way < 0]
 
 
 @contextmanager

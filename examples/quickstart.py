@@ -30,12 +30,12 @@ try:
     import SimpleITK as sitk  # noqa: N813
     from PIL import Image, ImageDraw, ImageFont
     from pydicom.data import get_testdata_file
+
+    from ddrsapc.report.overlay import OPACITY, legend, panel
 except ImportError as error:
     print(f'error: {error.name} is missing; install the extra with: pip install "ddrsapc[ct]"', file=sys.stderr)
     raise SystemExit(2) from None
 
-COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 0)], dtype=np.uint8)  # as in the paper
-WINDOW = (-160, 840)  # HU shown
 CROP, BATCH, LEARNING_RATE = 64, 8, 3e-3  # side of a training image in pixels, images per step
 
 
@@ -205,29 +205,18 @@ def iou(prediction: Tensor, labels: Tensor) -> Tensor:
 
 def overlay(hu: Tensor, labels: Tensor, prediction: Tensor, names: tuple[str, ...], title: str) -> Image.Image:
     """Input, labels and prediction of one slice (H, W) side by side, with a legend."""
-    low, high = WINDOW
-    grey = ((hu.clamp(low, high) - low) / (high - low) * 255).to(torch.uint8).numpy()
     zoom = max(1, 400 // hu.shape[1])
-    large, small = ImageFont.load_default(20), ImageFont.load_default(16)
-    panels = [("Input", None), ("Labels, from density", labels), ("Prediction", prediction)]
-    width, height = hu.shape[1] * zoom, hu.shape[0] * zoom
+    shown = {"Input": None, "Labels, from density": labels, "Prediction": prediction}
+    panels = [panel(hu, x, zoom, opacity=OPACITY) for x in shown.values()]
+    width, height = panels[0].size
     canvas = Image.new("RGB", (3 * width + 80, height + 150), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((20, 14), title, "black", large)
-    for i, (heading, mask) in enumerate(panels):
-        rgb = np.repeat(grey[..., None], 3, axis=2)
-        if mask is not None:
-            coloured = mask.numpy() > 0
-            rgb[coloured] = (0.35 * rgb[coloured] + 0.65 * COLOURS[mask.numpy()[coloured]]).astype(np.uint8)
+    draw.text((20, 14), title, "black", ImageFont.load_default(20))
+    for i, (heading, picture) in enumerate(zip(shown, panels, strict=True)):
         left = 20 + i * (width + 20)
-        canvas.paste(Image.fromarray(rgb).resize((width, height), Image.Resampling.NEAREST), (left, 78))
-        draw.text((left, 50), heading, "black", small)
-    left = 20
-    for colour, name in zip(COLOURS[1:], names[1:], strict=True):
-        draw.rectangle((left, height + 98, left + 22, height + 120), fill=tuple(colour.tolist()), outline="black")
-        draw.text((left + 32, height + 99), name, "black", small)
-        left += 60 + int(draw.textlength(name, small))
-    draw.text((left + 20, height + 99), f"window {low} to {high} HU", "dimgrey", small)
+        draw.text((left, 50), heading, "black", ImageFont.load_default(16))
+        canvas.paste(picture, (left, 78))
+    canvas.paste(legend(dict(enumerate(names[1:], 1)), font_size=16, across=True), (20, height + 98))
     return canvas
 
 

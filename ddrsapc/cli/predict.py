@@ -31,6 +31,7 @@ from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName, RegisteredName, parse_model_name
 from ddrsapc.inference import predict as predict_labels
 from ddrsapc.models import SegmentationModel
+from ddrsapc.report import write_report
 from ddrsapc.scoring import RESEARCH_ONLY, VESSELS, CalciumScore
 
 __all__ = ["predict"]
@@ -38,10 +39,6 @@ __all__ = ["predict"]
 _SUFFIXES = {"dicom": ".dcm", "nifti": ".nii.gz", "nrrd": ".nrrd"}
 _SCORE = "score.json"
 _SUMMARY = "summary.csv"
-_COLUMNS = (
-    *("number", "vessel", "first_slice", "last_slice", "z", "y", "x", "z_mm", "y_mm", "x_mm"),
-    *("peak_hu", "mean_hu", "area_mm2", "volume_mm3", "agatston", "mass_mg"),
-)
 
 
 @dataclass(frozen=True)
@@ -124,10 +121,10 @@ def predict(
 ) -> None:
     """Label the calcium of every SCAN (a DICOM folder, NIfTI, MHA or NRRD, or a folder of these) and score it.
 
-    For each scan OUTPUT/NAME has the mask in the scan's geometry, score.json and lesions.csv; a folder that is there is
-    whole. OUTPUT/summary.csv has a row for each. The same command again goes on where it stopped: scans that are done
-    are passed over. A scan that fails does not stop the others; what failed and why is listed at the end, with exit
-    code 2.
+    For each scan OUTPUT/NAME has the mask in the scan's geometry, report.html to open in a browser, pictures, and the
+    score as JSON and CSV; a folder that is there is whole. OUTPUT/summary.csv has a row for each scan. The same command
+    again goes on where it stopped: scans that are done are passed over. A scan that fails does not stop the others;
+    what failed and why is listed at the end, with exit code 2.
 
     \b
       ddrsapc predict scan/ -o results --weights outputs/run/best.safetensors
@@ -254,8 +251,9 @@ def _run(scan: Path, folder: Path, job: Job, about: Mapping[str, Any], *, progre
     partial.mkdir()
     try:
         _write_mask(labels, volume, score, partial, job)
+        write_report(partial, volume, labels, score, about=about, warnings=remarks)
         content = {**score.to_dict(), "prediction": about, "files": [str(file) for file in volume.meta.files]}
-        _write_tables(partial, score, content)
+        write_atomically(partial / _SCORE, (json.dumps(content, indent=2) + "\n").encode())
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -281,35 +279,17 @@ def _write_mask(labels: NDArray[np.uint8], volume: Volume, score: CalciumScore, 
         write_structured_report(folder / "scores.dcm", folder / f"mask{suffix}", score)
 
 
-def _write_tables(folder: Path, score: CalciumScore, content: Mapping[str, Any]) -> None:
-    write_atomically(folder / _SCORE, (json.dumps(content, indent=2) + "\n").encode())
-    rows = []
-    for lesion in score.lesions:
-        row = asdict(lesion)
-        row["first_slice"], row["last_slice"] = row.pop("slices")
-        row["z"], row["y"], row["x"] = row.pop("centroid_index")
-        row["z_mm"], row["y_mm"], row["x_mm"] = row.pop("centroid_mm")
-        rows.append(row)
-    write_atomically(folder / "lesions.csv", _csv(_COLUMNS, rows))
-
-
 def _write_summary(path: Path, outcomes: Sequence[Outcome], vessels: Iterable[str]) -> None:
     """A row for each scan; what failed has an error instead of a score."""
     totals = ("agatston", "volume_mm3", "mass_mg", "category", "cac_drs")
     columns = ["name", "scan", *totals, *(f"agatston_{vessel}" for vessel in vessels), "error"]
-    rows = []
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
     for outcome in outcomes:
         row: dict[str, Any] = {"name": outcome.name, "scan": outcome.scan, "error": outcome.error}
         if outcome.score is not None:
             row |= {total: outcome.score[total] for total in totals}
             row |= {f"agatston_{name}": vessel["agatston"] for name, vessel in outcome.score["vessels"].items()}
-        rows.append(row)
-    write_atomically(path, _csv(columns, rows))
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+        writer.writerow(row)
+    write_atomically(path, text.getvalue().encode())

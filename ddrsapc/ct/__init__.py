@@ -6,6 +6,7 @@ Needs the extra `ct`; without it this package can be imported, but nothing can b
 from ddrsapc.ct.coca import COCA_NAMES, read_coca_plist, read_orcascore
 from ddrsapc.ct.errors import CTError
 from ddrsapc.ct.masks import VESSELS, read_mask, write_mask
+from ddrsapc.ct.orientation import SliceOrientation
 from ddrsapc.ct.volume import SeriesInfo, Volume, VolumeMeta, list_series, read_volume
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "VESSELS",
     "CTError",
     "SeriesInfo",
+    "SliceOrientation",
     "Volume",
     "VolumeMeta",
     "list_series",

@@ -11,7 +11,7 @@ from ddrsapc.scoring.rules import (
     mass_factor_from_rods,
     risk_category,
 )
-from ddrsapc.scoring.volume import TubeVoltageWarning, score_volume
+from ddrsapc.scoring.volume import TubeVoltageWarning, lesion_voxels, score_volume
 
 __all__ = [
     "PRESETS",
@@ -26,6 +26,7 @@ __all__ = [
     "VesselScore",
     "agatston_weight",
     "cac_drs",
+    "lesion_voxels",
     "mass_factor_from_rods",
     "risk_category",
     "score_volume",

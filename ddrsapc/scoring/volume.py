@@ -30,7 +30,7 @@ from ddrsapc.scoring.rules import (
     agatston_weight,
 )
 
-__all__ = ["TubeVoltageWarning", "score_volume"]
+__all__ = ["TubeVoltageWarning", "lesion_voxels", "score_volume"]
 
 
 class TubeVoltageWarning(UserWarning):
@@ -100,10 +100,7 @@ def score_volume(
         )
     least = PRESETS[preset] if min_area is None else MinimumSize(area_mm2=min_area)
 
-    slices = np.flatnonzero(labels.any(axis=(1, 2)))  # few of a scan's: to search the others would take longest
-    voxels = np.stack(np.nonzero(labels[slices]))  # (3, n), sorted by z
-    voxels[0] = slices[voxels[0]]
-    found, values = labels[tuple(voxels)], hu[tuple(voxels)].astype(np.float64)  # (n,)
+    voxels, found, values = _labelled(hu, labels)
     check_labels_named(np.unique(found).tolist(), vessels)
     lesions: list[Lesion] = []
     for label, name in vessels.items():
@@ -144,6 +141,56 @@ def score_volume(
     )
 
 
+def lesion_voxels(
+    hu: ArrayLike | Tensor, labels: ArrayLike | Tensor, score: CalciumScore
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The voxels that a score counted, and the lesions that they are in.
+
+    Args:
+        hu: Hounsfield units (Z, H, W), those that were scored.
+        labels: integers (Z, H, W), those that were scored.
+        score: what `score_volume` returned for them.
+
+    Returns:
+        Indices (z, y, x) of the voxels, (3, n), and the number of each one's lesion, (n,), by vessel and z.
+    """
+    voxels, found, values = _labelled(*checked_volumes(hu, labels))
+    settings = score.settings
+    least = MinimumSize(settings.min_area_mm2, settings.min_pixels)
+    pixel_area = settings.pixel_spacing_mm[0] * settings.pixel_spacing_mm[1]
+    all_voxels, numbers = [np.zeros((3, 0), np.intp)], [np.zeros(0, np.intp)]
+    first_number = 1
+    for label in settings.vessels:
+        candidates = (found == label) & (values >= settings.threshold_hu)
+        counted, lesion, _ = _counted(voxels[:, candidates], values[candidates], least, pixel_area)
+        all_voxels.append(voxels[:, candidates][:, counted])
+        numbers.append(first_number + lesion)
+        first_number += int(lesion.max(initial=-1)) + 1
+    return np.concatenate(all_voxels, axis=1), np.concatenate(numbers)
+
+
+def _labelled(hu: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.float64]]:
+    """The voxels with a label, (3, n) and sorted by z, their labels and their HU, (n,)."""
+    slices = np.flatnonzero(labels.any(axis=(1, 2)))  # few of a scan's: to search the others would take longest
+    voxels = np.stack(np.nonzero(labels[slices]))
+    voxels[0] = slices[voxels[0]]
+    return voxels, labels[tuple(voxels)], hu[tuple(voxels)].astype(np.float64)
+
+
+def _counted(
+    voxels: NDArray[np.intp], hu: NDArray[np.float64], least: MinimumSize, pixel_area: float
+) -> tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]:
+    """Which of one vessel's candidates (3, n) count, (n,); the lesion, from 0, and the weight of those, (m,)."""
+    component = connected_components_in_slices(voxels)  # (n,)
+    pixels = np.bincount(component)  # (components,)
+    # a spacing from a float32 header may be a little short
+    large = (pixels >= least.pixels) & (pixels * pixel_area >= least.area_mm2 * (1 - 1e-6))
+    weight = agatston_weight(_maxima(component, hu))
+    counted = large[component]
+    lesion = connected_components(voxels[:, counted])  # a component of a slice is in one lesion
+    return counted, lesion, weight[component[counted]]
+
+
 def _lesions(
     voxels: NDArray[np.intp],  # (3, n)
     hu: NDArray[np.float64],  # (n,)
@@ -158,15 +205,8 @@ def _lesions(
 ) -> list[Lesion]:
     """The lesions that one vessel's candidates form."""
     pixel_area = pixel_mm[0] * pixel_mm[1]
-    component = connected_components_in_slices(voxels)  # (n,)
-    pixels = np.bincount(component)  # (components,)
-    # a spacing from a float32 header may be a little short
-    large = (pixels >= least.pixels) & (pixels * pixel_area >= least.area_mm2 * (1 - 1e-6))
-    weight = agatston_weight(_maxima(component, hu))
-    counted = large[component]
-    voxels, hu, weight = voxels[:, counted], hu[counted], weight[component[counted]]
-
-    lesion = connected_components(voxels)  # (n,); a component of a slice is in one lesion
+    counted, lesion, weight = _counted(voxels, hu, least, pixel_area)
+    voxels, hu = voxels[:, counted], hu[counted]
     z, y, x = voxels
     voxel_volume = increments[z] * pixel_area  # (n,)
     count = np.bincount(lesion)  # (lesions,), as all that follow

@@ -58,16 +58,20 @@ def test_a_nifti_scan(command, tmp_path, weights):
     code, out, _ = command("predict", scan, "-o", tmp_path / "out", "--model", "unet", "--weights", weights)
     assert code == 0
     assert out.startswith("p01: Agatston ")
+    written = json.loads((tmp_path / "out" / "p01" / "score.json").read_text())
+    calcified = sorted(
+        {z for lesion in written["lesions"] for z in range(lesion["slices"][0], lesion["slices"][1] + 1)}
+    )
     assert names_in(tmp_path / "out") == [
-        *("p01/lesions.csv", "p01/mask.nii.gz", "p01/score.json"),
-        "summary.csv",
+        *("p01/contact_sheet.png", "p01/lesions.csv", "p01/mask.nii.gz"),
+        *(f"p01/overlays/{z:02}.png" for z in calcified),
+        *("p01/report.html", "p01/score.json", "p01/scores.csv", "summary.csv"),
     ]
     volume = read_volume(scan)
     expected = predict(ddrsapc.create_model("unet", weights=weights), volume)
     assert expected.any()
     assert np.array_equal(read_mask(tmp_path / "out" / "p01" / "mask.nii.gz", volume), expected)
     score = score_volume(volume.hu, expected, volume.spacing)
-    written = json.loads((tmp_path / "out" / "p01" / "score.json").read_text())
     assert written["agatston"] == pytest.approx(score.agatston)
     assert written["prediction"]["network"] == "unet"
     assert written["prediction"]["weights_sha256"] == ddrsapc.hub.verify_weights(weights).sha256

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddrsapc.scoring import UNKNOWN, TubeVoltageWarning, mass_factor_from_rods, score_volume
+from ddrsapc.scoring import UNKNOWN, TubeVoltageWarning, lesion_voxels, mass_factor_from_rods, score_volume
 from tests.scoring import reference
 
 pytest.importorskip("SimpleITK")
@@ -255,3 +255,25 @@ def test_without_simpleitk_the_error_says_what_to_install(monkeypatch):
     for labelled in (labels, 0 * labels):
         with pytest.raises(ImportError, match=r'pip install "ddrsapc\[ct\]"'):
             score_volume(hu, labelled, (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("preset", PRESET_SIZES)
+def test_lesion_voxels_are_those_that_were_counted(preset):
+    hu, labels = blobs(3)
+    score = score_volume(hu, labels, (2, 0.9, 0.7), preset=preset)
+    voxels, numbers = lesion_voxels(hu, labels, score)
+    assert len(score.lesions) > 3
+    assert sorted(set(numbers)) == [lesion.number for lesion in score.lesions]
+    for lesion in score.lesions:
+        z, y, x = inside = voxels[:, numbers == lesion.number]
+        assert inside.mean(axis=1) == pytest.approx(lesion.centroid_index)
+        assert (z.min(), z.max()) == lesion.slices
+        assert hu[z, y, x].max() == lesion.peak_hu
+        assert len(z) * 0.63 == pytest.approx(lesion.area_mm2)
+        assert {score.settings.vessels[label] for label in labels[z, y, x]} == {lesion.vessel}
+
+
+def test_without_calcium_there_are_no_lesion_voxels():
+    hu, labels = block()
+    voxels, numbers = lesion_voxels(hu, labels * 0, score_volume(hu, labels * 0, (1, 1, 1)))
+    assert (voxels.shape, numbers.shape) == ((3, 0), (0,))
