@@ -1,4 +1,4 @@
-"""What a person looks at: scans with their calcium in colours, tables and a page.
+"""What a person looks at: scans with their calcium in colours, tables, a page, a DICOM structured report.
 
 Needs the extra `ct`; without it this package can be imported, but nothing can be drawn.
 """

@@ -94,7 +94,7 @@ def score_volume(
     if kvp not in {None, THRESHOLD_KVP} and threshold == THRESHOLD_HU:
         warnings.warn(
             f"the threshold of {THRESHOLD_HU:g} HU is for {THRESHOLD_KVP:g} kVp, this scan has {kvp:g} kVp; "
-            "give the threshold for it (threshold=...)",
+            "give a threshold for it",
             TubeVoltageWarning,
             stacklevel=2,
         )

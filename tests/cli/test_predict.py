@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from highdicom.sr import srread
 from PIL import Image
 
 import ddrsapc
@@ -43,6 +44,11 @@ def weights(tmp_path):
     return tmp_path / "network" / "model.safetensors"
 
 
+def summary_of(folder):
+    with (folder / "summary.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def names_in(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
@@ -52,13 +58,20 @@ def test_a_nifti_scan(command, tmp_path, weights):
     code, out, _ = command("predict", scan, "-o", tmp_path / "out", "--model", "unet", "--weights", weights)
     assert code == 0
     assert out.startswith("p01: Agatston ")
-    assert names_in(tmp_path / "out") == ["p01/lesions.csv", "p01/mask.nii.gz", "p01/score.json"]
+    written = json.loads((tmp_path / "out" / "p01" / "score.json").read_text())
+    calcified = sorted(
+        {z for lesion in written["lesions"] for z in range(lesion["slices"][0], lesion["slices"][1] + 1)}
+    )
+    assert names_in(tmp_path / "out") == [
+        *("p01/contact_sheet.png", "p01/lesions.csv", "p01/mask.nii.gz"),
+        *(f"p01/overlays/{z:02}.png" for z in calcified),
+        *("p01/report.html", "p01/score.json", "p01/scores.csv", "summary.csv"),
+    ]
     volume = read_volume(scan)
     expected = predict(ddrsapc.create_model("unet", weights=weights), volume)
     assert expected.any()
     assert np.array_equal(read_mask(tmp_path / "out" / "p01" / "mask.nii.gz", volume), expected)
     score = score_volume(volume.hu, expected, volume.spacing)
-    written = json.loads((tmp_path / "out" / "p01" / "score.json").read_text())
     assert written["agatston"] == pytest.approx(score.agatston)
     assert written["prediction"]["network"] == "unet"
     assert written["prediction"]["weights_sha256"] == ddrsapc.hub.verify_weights(weights).sha256
@@ -67,7 +80,7 @@ def test_a_nifti_scan(command, tmp_path, weights):
     assert sum(float(row["agatston"]) for row in rows) == pytest.approx(score.agatston)
 
 
-def test_a_dicom_series_becomes_a_seg(command, tmp_path, weights):
+def test_a_dicom_series_becomes_a_seg_and_a_structured_report(command, tmp_path, weights):
     write_series(tmp_path / "series", scan_of(1), spacing=(3.0, 0.5, 0.5))
     arguments = ["predict", tmp_path / "series", "-o", tmp_path / "out", "--model", f"local-dir:{weights.parent}"]
     code, _, err = command(*arguments)
@@ -75,6 +88,9 @@ def test_a_dicom_series_becomes_a_seg(command, tmp_path, weights):
     volume = read_volume(tmp_path / "series")
     labels = read_mask(tmp_path / "out" / "series" / "mask.dcm", volume)
     assert np.array_equal(labels, predict(ddrsapc.create_model("unet", weights=weights), volume))
+    (total,) = srread(tmp_path / "out/series/scores.dcm").content.get_image_measurement_groups()
+    score = json.loads((tmp_path / "out/series/score.json").read_text())
+    assert total.get_measurements()[0].value == pytest.approx(score["agatston"])
 
 
 def test_many_scans_go_on_where_they_stopped_and_name_what_failed(command, tmp_path, weights):
@@ -84,17 +100,26 @@ def test_many_scans_go_on_where_they_stopped_and_name_what_failed(command, tmp_p
     code, out, err = command(*arguments)
     assert code == 2
     assert out.count("Agatston") == 3
-    assert err.startswith("error: 1 of 4 scans failed: p1: ")
-    assert "p1.nii" in err
-    assert err.count("\n") == 1
-    assert sorted(os.listdir(tmp_path / "out")) == ["p0", "p2", "p3"]
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    table, last = err.splitlines()
+    assert table.startswith(f"p1  {scans[1]}: ")
+    assert last.startswith("error: 1 of 4 scans failed, as listed")
+    assert sorted(os.listdir(tmp_path / "out")) == ["p0", "p2", "p3", "summary.csv"]
+    rows = summary_of(tmp_path / "out")
+    assert [row["name"] for row in rows] == ["p0", "p1", "p2", "p3"]
+    assert [bool(row["error"]) for row in rows] == [False, True, False, False]
+    assert [bool(row["agatston"]) for row in rows] == [True, False, True, True]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("p*/**/*")}
     write_nifti(scans[1], scan_of(1))
     code, out, _ = command(*arguments)
     assert code == 0
     assert out.count("done already") == 3
     assert "p1: Agatston" in out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    rows = summary_of(tmp_path / "out")
+    assert not any(row["error"] for row in rows)
+    written = json.loads((tmp_path / "out" / "p2" / "score.json").read_text())
+    assert float(rows[2]["agatston"]) == written["agatston"]
+    assert float(rows[2]["agatston_LAD"]) == written["vessels"]["LAD"]["agatston"]
 
 
 def test_results_of_other_weights_are_not_mixed_in(command, tmp_path, weights):
@@ -165,9 +190,10 @@ def test_a_scan_of_any_other_failure_does_not_stop_the_others(command, tmp_path,
     code, out, err = command("predict", *scans, "-o", tmp_path / "out", "--model", "unet", "--weights", weights)
     assert code == 2
     assert "c: Agatston" in out
-    assert "2 of 3 scans failed: a.png: " in err
-    assert "has no spacing" in err
-    assert os.listdir(tmp_path / "out") == ["c"]
+    assert "2 of 3 scans failed" in err
+    assert err.startswith("a.png  ")
+    assert "has no spacing, so nothing in it can be measured; give it with --spacing" in err
+    assert sorted(os.listdir(tmp_path / "out")) == ["c", "summary.csv"]
 
 
 def test_a_seg_that_cannot_be_written_becomes_a_nifti(command, tmp_path):
@@ -180,3 +206,43 @@ def test_a_seg_that_cannot_be_written_becomes_a_nifti(command, tmp_path):
     assert "warning: the mask is written as .nii.gz" in err
     assert "series/mask.nii.gz" in names_in(tmp_path / "out")
     assert command(*arguments[:-3], tmp_path / "seg", *arguments[-2:], "--mask", ".dcm")[0] == 2
+
+
+def test_a_folder_of_scans_in_folders(command, tmp_path, weights):
+    """A study as archives lay it out: patient/series/slices, and images beside."""
+    scans = tmp_path / "scans"
+    write_series(scans / "p1" / "first", scan_of(1), spacing=(3.0, 0.5, 0.5))
+    write_series(scans / "p1" / "second", scan_of(2), spacing=(3.0, 0.5, 0.5))
+    write_nifti(scans / "p2.nii.gz", scan_of(3))
+    (scans / "readme.txt").write_text("scans")
+    code, out, err = command(
+        "predict", scans, "-o", tmp_path / "out", "--model", "unet", "--weights", weights, "--json"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert [(entry["name"], entry["status"]) for entry in found] == [
+        *(("p2", "done"), ("p1/first", "done"), ("p1/second", "done")),
+    ]
+    assert found[0]["score"]["agatston"] == json.loads((tmp_path / "out/p2/score.json").read_text())["agatston"]
+    assert (tmp_path / "out" / "p1" / "second" / "mask.dcm").is_file()
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_the_mass_and_the_tube_voltage_are_given(command, tmp_path, weights):
+    scan = write_nifti(tmp_path / "p01.nii.gz", scan_of(0))
+    arguments = ["predict", scan, "--model", "unet", "--weights", weights]
+    code, _, err = command(*arguments, "-o", tmp_path / "a", "--mass-factor", "0.8", "--kvp", "100")
+    assert code == 0
+    assert err == "warning: the threshold of 130 HU is for 120 kVp, this scan has 100 kVp; give a threshold for it\n"
+    score = json.loads((tmp_path / "a" / "p01" / "score.json").read_text())
+    assert score["mass_mg"] > 0
+    assert command(*arguments, "-o", tmp_path / "b", "--kvp", "100", "--threshold", "150")[2] == ""
+
+
+def test_a_picture_is_measured_with_the_spacing_that_is_given(command, tmp_path, weights):
+    Image.fromarray((scan_of(0)[1] + 1024).astype(np.uint16)).save(tmp_path / "a.png")
+    arguments = ["predict", tmp_path / "a.png", "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+    assert failed(command(*arguments), "give it with --spacing")
+    code, out, err = command(*arguments, "--spacing", "3", "0.5", "0.5")
+    assert code == 0, err
+    assert "a.png: Agatston" in out

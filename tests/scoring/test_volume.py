@@ -200,7 +200,7 @@ def test_other_tube_voltages_warn_and_rescale_nothing():
     hu, labels = block()
     plain = score_volume(hu, labels, (0.5, 0.5, 0.5))
     with pytest.warns(
-        TubeVoltageWarning, match="130 HU is for 120 kVp, this scan has 100 kVp; give the threshold"
+        TubeVoltageWarning, match="130 HU is for 120 kVp, this scan has 100 kVp; give a threshold"
     ) as seen:
         warned = score_volume(hu, labels, (0.5, 0.5, 0.5), kvp=100)
     assert seen[0].filename == __file__
