@@ -48,9 +48,10 @@ class ScanViews:
     def __init__(self, volume: Volume, labels: NDArray[np.uint8], score: CalciumScore) -> None:
         self._volume, self._labels = volume, labels
         self._spacing = score.settings.pixel_spacing_mm
-        self._voxels, self._numbers = lesion_voxels(volume.hu, labels, score)
+        self._lesions = lesion_voxels(volume.hu, labels, score)
         self._orientation = SliceOrientation.of(volume.affine)
-        self.not_counted = int(np.count_nonzero(labels)) - self._numbers.size
+        self._ranked = self._by_largest_lesion()
+        self.not_counted = int(np.count_nonzero(labels)) - sum(len(numbers) for _, numbers in self._lesions.values())
         """Voxels with a label that do not count."""
         self.head_first = sorted(range(len(volume.hu)), key=self.position, reverse=True)
         """All slices, from head to feet."""
@@ -67,17 +68,18 @@ class ScanViews:
         """A slice."""
         labels = np.where(self._labels[index] > 0, IGNORED, 0).astype(np.uint8)
         lesions = np.zeros(labels.shape, np.int32)
-        here = self._voxels[0] == index
-        y, x = self._voxels[1:, here]
-        labels[y, x] = self._labels[index, y, x]
-        lesions[y, x] = self._numbers[here]
+        numbers: tuple[int, ...] = ()
+        if index in self._lesions:
+            (y, x), here = self._lesions[index]
+            labels[y, x] = self._labels[index, y, x]
+            lesions[y, x] = here
+            numbers = tuple(np.unique(here).tolist())
         hu, labels, lesions = (
             self._orientation.upright(torch.from_numpy(x)).numpy()
             for x in (self._volume.hu[index].copy(), labels, lesions)  # the scan may be read-only
         )
         y_mm, x_mm = self._spacing
         spacing = (x_mm, y_mm) if self._orientation.exchanged else (y_mm, x_mm)
-        numbers = tuple(np.unique(self._numbers[here]).tolist())
         return SliceView(index, self.position(index), hu, labels, lesions, spacing, numbers)
 
     def calcified(self, most: int | None = None) -> list[int]:
@@ -86,15 +88,16 @@ class ScanViews:
         Args:
             most: no more than these, first those in which lesions are largest.
         """
-        pairs, sizes = np.unique(self._numbers * len(self) + self._voxels[0], return_counts=True)
-        number, z = np.divmod(pairs, len(self))
-        order = np.lexsort((sizes, number))
-        last = np.diff(number[order], append=-1) != 0  # of each lesion: its largest slice
-        largest = set(z[order][last].tolist())
-        slices, voxels = np.unique(self._voxels[0], return_counts=True)
-        size = dict(zip(slices.tolist(), voxels.tolist(), strict=True))
-        ranked = sorted(size, key=lambda z: (z in largest, size[z]), reverse=True)
-        return sorted(ranked[:most], key=self.position, reverse=True)
+        return sorted(self._ranked[:most], key=self.position, reverse=True)
+
+    def _by_largest_lesion(self) -> list[int]:
+        """The slices with calcium, first those in which some lesion is largest, of each kind those with most of it."""
+        largest: dict[int, tuple[int, int]] = {}  # by lesion: pixels, slice
+        for z, (_, numbers) in self._lesions.items():
+            for number, pixels in zip(*(x.tolist() for x in np.unique(numbers, return_counts=True)), strict=True):
+                largest[number] = max(largest.get(number, (0, z)), (pixels, z))
+        first = {z for _, z in largest.values()}
+        return sorted(self._lesions, key=lambda z: (z in first, len(self._lesions[z][1])), reverse=True)
 
     def evenly(self, most: int) -> list[int]:
         """Slices from head to feet, as far apart as so many can be."""
@@ -104,5 +107,6 @@ class ScanViews:
     def region(self) -> NDArray[np.bool_]:
         """Where any slice has calcium that counts, (H, W), upright."""
         marked = np.zeros(self._labels.shape[1:], bool)
-        marked[tuple(self._voxels[1:])] = True
+        for (y, x), _ in self._lesions.values():
+            marked[y, x] = True
         return self._orientation.upright(torch.from_numpy(marked)).numpy()

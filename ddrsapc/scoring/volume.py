@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -143,8 +144,8 @@ def score_volume(
 
 def lesion_voxels(
     hu: ArrayLike | Tensor, labels: ArrayLike | Tensor, score: CalciumScore
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The voxels that a score counted, and the lesions that they are in.
+) -> dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """The voxels that a score counted, and the lesions that they are in, by slice.
 
     Args:
         hu: Hounsfield units (Z, H, W), those that were scored.
@@ -152,21 +153,25 @@ def lesion_voxels(
         score: what `score_volume` returned for them.
 
     Returns:
-        Indices (z, y, x) of the voxels, (3, n), and the number of each one's lesion, (n,), by vessel and z.
+        Of each slice with calcium that counts, the voxels' indices (y, x), (2, n), and lesions' numbers, (n,).
     """
     voxels, found, values = _labelled(*checked_volumes(hu, labels))
     settings = score.settings
     least = MinimumSize(settings.min_area_mm2, settings.min_pixels)
     pixel_area = settings.pixel_spacing_mm[0] * settings.pixel_spacing_mm[1]
-    all_voxels, numbers = [np.zeros((3, 0), np.intp)], [np.zeros(0, np.intp)]
     first_number = 1
+    by_slice: dict[int, NDArray[np.int32]] = {}  # y, x and number, (3, n)
     for label in settings.vessels:
         candidates = (found == label) & (values >= settings.threshold_hu)
         counted, lesion, _ = _counted(voxels[:, candidates], values[candidates], least, pixel_area)
-        all_voxels.append(voxels[:, candidates][:, counted])
-        numbers.append(first_number + lesion)
+        z, y, x = voxels[:, candidates][:, counted]
+        all_of_label = np.stack([y, x, first_number + lesion]).astype(np.int32)
+        starts = np.flatnonzero(np.diff(z, prepend=-1))  # of the slices
+        for start, stop in pairwise([*starts.tolist(), len(z)]):
+            at, part = int(z[start]), all_of_label[:, start:stop]
+            by_slice[at] = np.concatenate([by_slice[at], part], axis=1) if at in by_slice else part
         first_number += int(lesion.max(initial=-1)) + 1
-    return np.concatenate(all_voxels, axis=1), np.concatenate(numbers)
+    return {z: (part[:2], part[2]) for z, part in sorted(by_slice.items())}
 
 
 def _labelled(hu: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.float64]]:
