@@ -106,6 +106,8 @@ def read_volume(
     path = Path(path)
     if not path.exists():
         raise CTError(f"{path}: there is no such file or folder")
+    if not (path.is_file() or path.is_dir()):  # a pipe, from which nothing may ever come
+        raise CTError(f"{path}: is neither a file nor a folder; copy what it gives to a file")
     suffix = suffix_of(path) if path.is_file() else ""
     is_picture = suffix in PICTURES
     if spacing is not None and not is_picture:
