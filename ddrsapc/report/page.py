@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, tostring
 from ddrsapc.ct import Volume
 from ddrsapc.report.overlay import IGNORED, PALETTE, WINDOW
 from ddrsapc.report.sheet import listed
-from ddrsapc.scoring import VESSELS, CalciumScore
+from ddrsapc.scoring import RESEARCH_ONLY, VESSELS, CalciumScore
 
 __all__ = ["Figure", "Pictures", "report_page"]
 
@@ -75,7 +75,7 @@ def report_page(
     body = _e(
         "body",
         _e("h1", f"Coronary calcium: {title}"),
-        _e("p", "For research only; not a medical device.", class_="note"),
+        _e("p", RESEARCH_ONLY, class_="note"),
         *(_e("p", _e("strong", "Warning: "), text, class_="warning", role="note") for text in warnings),
         _cards(score),
         *_scores(score, pictures.not_counted),
