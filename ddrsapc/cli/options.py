@@ -18,6 +18,7 @@ from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore, TubeVoltageWarning, 
 
 __all__ = ["ReadOptions", "ScoreOptions", "read_options", "score_options"]
 
+_LEAST_FACTOR, _MOST_FACTOR = 0.3, 2.0  # mg/(ml HU); published ones are 0.6 to 0.9
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -61,6 +62,14 @@ class ScoreOptions:
         if volume.spacing is None:
             raise CTError("a scan without spacing has no score")
         check_axial(volume)
+        remarks = []
+        mass_factor = self.mass_factor
+        if mass_factor is None and (found := volume.meta.mass_factor) is not None:
+            mass_factor = found if _LEAST_FACTOR <= found <= _MOST_FACTOR else None
+            if mass_factor is None:
+                remarks.append(f"the file's mass factor of {found:g} mg/(ml HU) is none; give it with --mass-factor")
+        if volume.meta.format == "dicom" and len(volume.hu) == 1:
+            remarks.append("one slice tells no distance to the next; what it says of its thickness is taken for it")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", TubeVoltageWarning)
             score = score_volume(
@@ -71,11 +80,11 @@ class ScoreOptions:
                 threshold=self.threshold,
                 min_area=self.min_area,
                 preset=self.preset,
-                mass_factor=volume.meta.mass_factor if self.mass_factor is None else self.mass_factor,
+                mass_factor=mass_factor,
                 kvp=volume.meta.kvp if self.kvp is None else self.kvp,
                 vessels=vessels,
             )
-        return score, tuple(str(warning.message) for warning in caught)
+        return score, (*remarks, *(str(warning.message) for warning in caught))
 
 
 def _all(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:

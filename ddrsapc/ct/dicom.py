@@ -95,7 +95,7 @@ def check_header(header: Header) -> Slice:
         raise CTError(f"{file}: is no CT image but of modality {modality or '(none)'}; take it out of the folder")
     if header.sop_class not in ("", CT_IMAGE, *ENHANCED):
         raise CTError(f"{file}: is no CT image (SOP class {header.sop_class}); take it out of the folder")
-    if "LOCALIZER" in header.text("ImageType"):
+    if header.is_localizer:
         raise CTError(f"{file}: is a localizer (scout view), no slice; take it out of the folder")
     if header.sop_class in ENHANCED or _numbers(header, "NumberOfFrames", 1, default=1.0)[0] != 1:
         raise CTError(f"{file}: has several frames in one file; convert it to single slices or NIfTI (dcm2niix does)")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from ddrsapc.ct.errors import CTError, needs_extra
 from ddrsapc.ct.volume import IMAGES, Volume, suffix_of
+from ddrsapc.scoring.rules import VESSELS
 
-__all__ = ["VESSELS", "place", "read_mask", "write_mask"]
+__all__ = ["place", "read_mask", "write_mask"]
 
-VESSELS = ("LAD", "LCX", "RCA")
-"""Vessels of the labels 1, 2, 3, as in the paper; LAD is with the left main artery."""
+NAMES = tuple(VESSELS.values())
 WRITTEN = (".nii", ".nii.gz", ".nrrd", ".mha", ".dcm")
 SAME_VOXEL = 0.01  # voxels that rounded headers may move a corner by
 
@@ -68,7 +68,11 @@ def read_mask(path: str | os.PathLike[str], volume: Volume) -> NDArray[np.uint8]
 
 
 def write_mask(
-    labels: NDArray[Any], volume: Volume, path: str | os.PathLike[str], *, vessels: Sequence[str] = VESSELS
+    labels: NDArray[Any],
+    volume: Volume,
+    path: str | os.PathLike[str],
+    *,
+    vessels: Sequence[str] = NAMES,
 ) -> None:
     """Write labels as a file with exactly the scan's geometry; it is whole or not there.
 

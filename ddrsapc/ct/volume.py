@@ -56,7 +56,7 @@ class VolumeMeta:
     series_uid: str = ""
     series_description: str = ""
     mass_factor: float | None = None
-    """Calcium Scoring Mass Factor Patient (0018,9351)."""
+    """Calcium Scoring Mass Factor Patient (0018,9351), as it is in the file: taken for mg/(ml HU)."""
     mass_factor_device: tuple[float, ...] | None = None
     """Calcium Scoring Mass Factor Device (0018,9352), for small, medium and large patients."""
 
@@ -73,7 +73,8 @@ class Volume:
     hu: NDArray[np.int16]
     """Hounsfield units (Z, H, W), from -1024: what was below, padding included, is air."""
     spacing: tuple[float, float, float] | None
-    """(z, y, x) in mm; z is the distance of slice centres. None: a picture without one."""
+    """(z, y, x) in mm; z is the distance of slice centres, of a single DICOM slice what it says of its thickness.
+    None: a picture without one."""
     affine: NDArray[np.float64]
     """(4, 4); of a picture without spacing in pixels, not mm."""
     slice_positions: NDArray[np.float64]

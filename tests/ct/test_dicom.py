@@ -400,3 +400,23 @@ def test_odd_facts_that_are_not_needed_do_not_stop_a_scan(tmp_path, keyword, val
     write_series(tmp_path, phantom(), edit=lambda dataset, _: setattr(dataset, keyword, value))
     meta = read_volume(tmp_path).meta
     assert (meta.kvp, meta.mass_factor, meta.mass_factor_device) in ((None, None, None), (120.0, None, None))
+
+
+def test_a_scout_view_beside_the_series_is_passed_over(tmp_path):
+    hu = phantom()
+    write_series(tmp_path, hu)
+
+    def scout(dataset, z):
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+    coronal = ORIENTATIONS["coronal"]
+    write_series(
+        tmp_path / "of", phantom(depth=9), series="scout", description="Topogram", orientation=coronal, edit=scout
+    )
+    for file in (tmp_path / "of").iterdir():
+        file.rename(tmp_path / f"scout {file.name}")
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.hu, hu)
+    assert [info.description for info in list_series(tmp_path)] == ["Topogram", "CaScore 3.0"]
+    with pytest.raises(CTError, match="is a localizer"):
+        read_volume(tmp_path, series="Topogram")
