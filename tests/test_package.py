@@ -29,10 +29,15 @@ def test_hard_dependencies_are_the_five():
 
 
 def test_import_loads_no_extra():
-    code = "import torch, sys; before = set(sys.modules); import ddrsapc; print(*(set(sys.modules) - before))"
-    loaded = set(run(sys.executable, "-c", code).split())
+    """Nor does the command, but for click."""
+    code = "import torch, sys; before = set(sys.modules)"
+    for module in ("ddrsapc", "ddrsapc.cli.app"):
+        code += f"; import {module}; print(*(set(sys.modules) - before))"
+    loaded, by_command = (set(line.split()) for line in run(sys.executable, "-c", code).splitlines())
     assert "ddrsapc.models.transunet" in loaded
     assert not loaded & EXTRAS
+    assert "ddrsapc.cli.train" in by_command
+    assert by_command & EXTRAS == {"click"}
 
 
 def test_import_costs_little_beyond_torch():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 import ddrsapc
+from ddrsapc.cli.evaluate import evaluate
 from ddrsapc.cli.predict import predict
 from ddrsapc.cli.scans import models, score
+from ddrsapc.cli.train import train
 from ddrsapc.cli.weights import convert, push, verify
+from ddrsapc.data import DataError
 
 __all__ = ["cli", "run"]
 
@@ -23,12 +28,14 @@ def cli() -> None:
     """
 
 
-for command in (models, predict, score, convert, verify, push):
+for command in (models, predict, score, train, evaluate, convert, verify, push):
     cli.add_command(command)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run `ddrsapc ARGUMENTS...`; errors are one line.
+    """Run `ddrsapc ARGUMENTS...`; errors are one line, but for training data: a line for each file.
+
+    Under `torchrun` the error is noted for it as well: it reports that of the process that failed first.
 
     Args:
         arguments: None: those of the process.
@@ -38,14 +45,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         cli.main(arguments, prog_name="ddrsapc", standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        click.echo(f"stopped; {error}" if str(error) else "stopped", err=True)
         return 130
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
     except (click.ClickException, ImportError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"error: {' '.join(text.split()) or type(error).__name__}", err=True)
+        text = text if isinstance(error, DataError) else " ".join(text.split())
+        click.echo(f"error: {text or type(error).__name__}", err=True)
+        if "TORCHELASTIC_ERROR_FILE" in os.environ:
+            get_error_handler().record_exception(error)
         return 2
     return 0

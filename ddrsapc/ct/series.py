@@ -16,12 +16,11 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 
 from ddrsapc.ct.errors import CTError, reason_of
-from ddrsapc.ct.volume import SeriesInfo
+from ddrsapc.ct.volume import DICOM, SeriesInfo
 
 __all__ = ["Header", "Series", "choose_series", "group_series", "read_dataset", "read_header", "read_headers"]
 
 _DIGITS = re.compile(r"\d+")
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 DICOMDIR = "1.2.840.10008.1.3.10"
 MAX_TEXT = 128  # letters; DICOM's own limit for what is read here is 64
 MAX_LISTED = 20  # series that an error lists
@@ -134,7 +133,7 @@ def read_header(file: Path) -> Header | None:
     except CTError as error:
         if not isinstance(error.__cause__, InvalidDicomError):
             raise
-        if file.suffix.lower() not in DICOM_SUFFIXES:
+        if file.suffix.lower() not in DICOM:
             return None
         raise CTError(f"{file}: is no DICOM file, though named like one; get it again or take it away") from error
     header = Header(file, dataset)

@@ -19,6 +19,8 @@ ROUNDING = 1e-3
 """HU that are added before the fraction is cut: 129.6 is below 130, but float32's 129.9999 is 130."""
 IMAGES = (".nii", ".nii.gz", ".mhd", ".mha", ".nrrd", ".nhdr")
 PICTURES = (".png", ".jpg", ".jpeg")
+DICOM = (".dcm", ".dicom", ".ima")
+"""Suffixes that are DICOM's; its files often have none."""
 
 MIN_MM, MAX_MM = 0.01, 50.0  # between voxels; anything else is a damaged header or another unit
 

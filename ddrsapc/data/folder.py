@@ -3,7 +3,7 @@
     folder/images/p01/0001.npy   HU, (H, W) or (Z, H, W)
     folder/labels/p01/0001.npy   labels of the same shape: classes from 0, 255 where a pixel does not count
 
-The formats of the two may differ.
+The formats of the two may differ. CT scans among them must have been made arrays of by `prepare_scans`.
 """
 
 from __future__ import annotations
@@ -11,36 +11,31 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-hub
 
-from ddrsapc.data.readers import READERS, DataError, Reader, Readers, extension, read
+from ddrsapc.data.problems import DataError, Problem, raise_problems
+from ddrsapc.data.readers import READERS, Reader, Readers, extension, read
+from ddrsapc.data.scan_files import find_scans
+from ddrsapc.data.scans import PreparedScans
 from ddrsapc.models.base import MIN_SIZE
 
 __all__ = [
     "Case",
     "FolderReport",
-    "Problem",
     "check_folder",
     "patient_by_pattern",
     "patient_of",
 ]
 
 IGNORE_INDEX = 255
-
-
-class Problem(NamedTuple):
-    """What is wrong with a file."""
-
-    file: Path
-    message: str
 
 
 @dataclass(frozen=True)
@@ -70,11 +65,7 @@ class FolderReport:
 
     def raise_for_problems(self) -> None:
         """Raise a DataError that lists every problem with its file, if there is any, or if there are no pairs."""
-        if self.problems:
-            lines = "\n".join(f"  {file}: {message}" for file, message in self.problems)
-            raise DataError(
-                f"{len(self.problems)} problem(s) in {self.folder}; mend these files or take them out:\n{lines}"
-            )
+        raise_problems(self.folder, self.problems)
         if not self.cases:
             raise DataError(f"{self.folder} has no pairs; expected files in images/ and of the same names in labels/")
 
@@ -135,6 +126,7 @@ def check_folder(
     num_classes: int = 4,
     patient: Callable[[str], str] = patient_of,
     readers: Readers = READERS,
+    scans: PreparedScans | None = None,
 ) -> FolderReport:
     """Read every pair of a folder once and say what is wrong with it, all of it.
 
@@ -146,28 +138,43 @@ def check_folder(
         num_classes: classes, background included.
         patient: patient of a case's name.
         readers: of images (HU (H, W) or (Z, H, W)) and of label files (integers of the image's shape).
+        scans: what `prepare_scans` made of the CT scans in the folder, or in a folder around it.
     """
+    found = find_scans(folder, readers)
     problems: list[Problem] = []
-    images = _files(folder / "images", readers.images, problems)
-    labels = _files(folder / "labels", readers.labels, problems)
+    images = _files(folder / "images", readers.images, problems, found.files)
+    labels = _files(folder / "labels", readers.labels, problems, found.files)
     for name in sorted(images.keys() ^ labels.keys()):
         file, other = (images[name], "labels") if name in images else (labels[name], "images")
         problems.append(Problem(file, f"has no partner {other}/{name}.*"))
+    pairs = {name: (images[name], labels[name]) for name in images.keys() & labels.keys()}
+
+    here = () if scans is None else scans.scans
+    made = {item.pair.name: item for item in here if item.pair.folder.resolve() == folder.resolve()}
+    for pair in found.pairs:
+        if pair.name not in made:
+            problems.append(Problem(pair.scan, "is a CT scan, of which prepare_scans must make an array first"))
+        elif problem := made[pair.name].problem:
+            problems.append(problem)
+        elif pair.name in images:
+            problems.append(Problem(pair.scan, f"has the same name as {images[pair.name].name}"))
+        else:
+            pairs[pair.name] = (made[pair.name].image, made[pair.name].label)
+    source = {item.image: item.pair.scan for item in made.values()} | {i.label: i.pair.mask for i in made.values()}
 
     def check(name: str) -> Case | Problem:
+        image, label = pairs[name]
         try:
-            return _check_pair(
-                name, patient(name), images[name], labels[name], num_classes=num_classes, readers=readers
-            )
+            return _check_pair(name, patient(name), image, label, num_classes=num_classes, readers=readers)
         except _BadFileError as error:
-            return error.problem
+            return Problem(source.get(error.file, error.file), str(error))
         except DataError as error:  # of `patient`
-            return Problem(images[name], str(error))
+            return Problem(source.get(image, image), str(error))
 
-    names = sorted(images.keys() & labels.keys())
     with ThreadPoolExecutor() as pool:  # reading waits for the disk
-        checked = list(tqdm(pool.map(check, names), "checking", len(names), unit="file", leave=False, disable=None))
-    problems += [result for result in checked if isinstance(result, Problem)]
+        results = pool.map(check, sorted(pairs))
+        checked = list(tqdm(results, "checking", len(pairs), unit="file", leave=False, disable=None))
+    problems += [*found.problems, *(result for result in checked if isinstance(result, Problem))]
     cases = tuple(result for result in checked if isinstance(result, Case))
     return FolderReport(folder, cases, tuple(sorted(problems)))
 
@@ -175,22 +182,25 @@ def check_folder(
 class _BadFileError(Exception):
     def __init__(self, file: Path, message: str) -> None:
         super().__init__(message)
-        self.problem = Problem(file, message)
+        self.file = file
 
 
-def _files(folder: Path, readers: Mapping[str, Reader], problems: list[Problem]) -> dict[str, Path]:
-    """Files by their path below `folder` without extension."""
+def _files(
+    folder: Path, readers: Mapping[str, Reader], problems: list[Problem], others: Collection[Path]
+) -> dict[str, Path]:
+    """Files by their path below `folder` without extension; `others` are passed over."""
     if not folder.is_dir():
         problems.append(Problem(folder, "is missing; expected a folder with images/ and labels/ inside"))
         return {}
     files: dict[str, Path] = {}
     for path in sorted(Path(parent, file) for parent, _, own in os.walk(folder, followlinks=True) for file in own):
         relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts):
+        if path in others or any(part.startswith(".") for part in relative.parts):
             continue
         key = extension(path, readers)
         if key is None:
-            problems.append(Problem(path, f"is of a format without a reader; known are {', '.join(readers)}"))
+            known = ", ".join(readers)
+            problems.append(Problem(path, f"is of a format without a reader; known are {known}, and CT scans"))
             continue
         name = relative.as_posix()[: -len(key)]
         if name in files:

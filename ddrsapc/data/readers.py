@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddrsapc.data.problems import DataError
+
 __all__ = [
     "READERS",
-    "DataError",
     "Reader",
     "Readers",
     "extension",
@@ -25,10 +26,6 @@ __all__ = [
 
 Reader = Callable[[Path], NDArray[Any]]
 """Reads a file as an array (H, W), or (Z, H, W) for a volume: HU of an image, labels of a label file."""
-
-
-class DataError(ValueError):
-    """Training data that cannot be used; the message names every file and what is wrong with it."""
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -109,9 +106,18 @@ def read(path: Path, readers: Mapping[str, Reader]) -> NDArray[Any]:
     if key is None:
         raise DataError(f"{path}: no reader for this format; known are {', '.join(readers)}")
     try:
-        return readers[key](path)
+        return _read_in_threads(readers[key], path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except Exception as error:  # readers of damaged files raise many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be read ({reason})") from error
+
+
+def _read_in_threads(reader: Reader, path: Path, tries: int = 9) -> NDArray[Any]:
+    try:
+        return reader(path)
+    except SystemError:  # Python 3.11 (gh-106905): NumPy parses headers by `ast`, which threads disturb there
+        if not tries:
+            raise
+    return _read_in_threads(reader, path, tries - 1)

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ddrsapc.data.folder import Case
-from ddrsapc.data.readers import READERS, DataError, Readers, read
+from ddrsapc.data.problems import DataError
+from ddrsapc.data.readers import READERS, Readers, read
 
 __all__ = ["Sample", "SliceDataset"]
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddrsapc.data.folder import Case, FolderReport, check_folder, patient_of
-from ddrsapc.data.readers import READERS, DataError, Readers
+from ddrsapc.data.problems import DataError
+from ddrsapc.data.readers import READERS, Readers
+from ddrsapc.data.scan_files import split_folders
+from ddrsapc.data.scans import PreparedScans
 
 __all__ = ["Splits", "load_splits", "split_by_patient"]
 
@@ -55,8 +58,8 @@ def split_by_patient(
     if len(patients) < wanted:
         raise DataError(
             f"{len(patients)} patient(s) ({', '.join(patients[:3])}) cannot be split in {wanted}; patients are told "
-            "by the folder below images/ or the file name without its last number: say how with `patient`, or make "
-            "the folders train, val and test yourself"
+            "by the folder below images/ or the file name without its last number: say how with `patient` ('.+' where "
+            "every name is one), or make the folders train, val and test yourself"
         )
     val, test = (max(1, round(fraction * len(patients))) if fraction else 0 for fraction in fractions[1:])
     if fractions[0]:  # few patients: training has the first claim
@@ -74,8 +77,18 @@ def load_splits(
     num_classes: int = 4,
     patient: Callable[[str], str] = patient_of,
     readers: Readers = READERS,
+    scans: PreparedScans | None = None,
 ) -> tuple[Splits, tuple[FolderReport, ...]]:
     """Check a data folder and split it: by its folders `train`, `val` and `test` where it has them, else by patient.
+
+    Args:
+        folder: with images/ and labels/ inside, or with train/, val/ and test/.
+        fractions: of the patients, where they are split at random; see `split_by_patient`.
+        seed: of that split.
+        num_classes: classes, background included.
+        patient: patient of a case's name.
+        readers: of arrays.
+        scans: what `prepare_scans` made of the folder's CT scans.
 
     Returns:
         The splits, and the reports of the folders that were read.
@@ -86,13 +99,13 @@ def load_splits(
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; expected one with images/ and labels/ inside")
-    parts = [folder / split for split in Splits._fields if (folder / split).is_dir()]
+    parts = split_folders(folder)
     reports = tuple(
-        check_folder(part, num_classes=num_classes, patient=patient, readers=readers) for part in parts or [folder]
+        check_folder(part, num_classes=num_classes, patient=patient, readers=readers, scans=scans) for part in parts
     )
     problems = tuple(problem for report in reports for problem in report.problems)
     FolderReport(folder, tuple(case for report in reports for case in report.cases), problems).raise_for_problems()
-    if not parts:
+    if parts == [folder]:
         splits = split_by_patient(reports[0].cases, fractions, seed=seed)
         _require_foreground(folder, splits)
         return splits, reports

@@ -17,6 +17,7 @@ from ddrsapc.data import Augmentation
 from ddrsapc.losses import AuxiliaryLoss, OhemCrossEntropyLoss
 from ddrsapc.models import SegmentationModel
 from ddrsapc.training.config import TrainConfig
+from ddrsapc.training.report import best_first
 from ddrsapc.training.run import Run
 
 __all__ = ["FitResult", "fit"]
@@ -31,6 +32,11 @@ class FitResult:
     last: Path
     history: tuple[dict[str, Any], ...]
     """A record per epoch, as in `log.jsonl`."""
+
+    @property
+    def best_epoch(self) -> dict[str, Any]:
+        """The record of the epoch whose weights are `best`."""
+        return best_first(self.history)[0]
 
 
 def fit(

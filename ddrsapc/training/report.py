@@ -17,7 +17,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-
 from ddrsapc.files import write_atomically
 from ddrsapc.training.loop import Evaluation, TrainStats
 
-__all__ = ["Progress", "draw_curves", "epoch_line", "epoch_record", "write_log"]
+__all__ = ["Progress", "best_first", "draw_curves", "epoch_line", "epoch_record", "without_nan", "write_log"]
 
 Record = Mapping[str, Any]
 
@@ -92,6 +92,16 @@ def epoch_record(
     }
 
 
+def best_first(history: Sequence[Record]) -> list[dict[str, Any]]:
+    """The records by foreground mean IoU on the validation data, undefined ones last; of equals the earlier first."""
+
+    def rank(record: Record) -> tuple[float, int]:
+        score = record["val_foreground_mean_iou"]
+        return -score if math.isfinite(score) else 1.0, record["step"]
+
+    return [dict(record) for record in sorted(history, key=rank)]
+
+
 def epoch_line(record: Record, epochs: int) -> str:
     """An epoch in a line."""
     classes = ", ".join(f"{iou:.3f}" for iou in record["val_iou"])
@@ -111,7 +121,7 @@ def write_log(folder: Path, history: Sequence[Record]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(folder / "log.csv", table.getvalue().encode())
-    lines = "".join(json.dumps(_without_nan(record)) + "\n" for record in history)
+    lines = "".join(json.dumps(without_nan(record)) + "\n" for record in history)
     write_atomically(folder / "log.jsonl", lines.encode())
 
 
@@ -162,9 +172,10 @@ def _flat(record: Record) -> dict[str, Any]:
     return flat
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """A record as JSON has it: numbers that are not finite are None."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,7 +24,7 @@ from ddrsapc.training.config import TrainConfig
 from ddrsapc.training.distributed import broadcast_buffers, gather, rank_and_world_size, unwrap
 from ddrsapc.training.loop import BatchPreparation, Evaluation, NonFiniteError, TrainStats, evaluate, train_one_epoch
 from ddrsapc.training.optim import build_optimizer, build_scaler, build_scheduler, lr_factor
-from ddrsapc.training.report import Progress, draw_curves, epoch_line, epoch_record, write_log
+from ddrsapc.training.report import Progress, best_first, draw_curves, epoch_line, epoch_record, write_log
 
 __all__ = ["Run"]
 
@@ -182,9 +182,8 @@ class Run:
         return evaluation, time.perf_counter() - start
 
     def _best(self) -> list[int]:
-        """Steps of the epochs, the best first; of equals the earlier."""
-        scores = {record["step"]: record["val_foreground_mean_iou"] for record in self.history}
-        return sorted(scores, key=lambda step: (-scores[step] if math.isfinite(scores[step]) else 1.0, step))
+        """Steps of the epochs, the best first."""
+        return [record["step"] for record in best_first(self.history)]
 
     def _save(self) -> None:
         own = {"rng": torch.get_rng_state(), "generator": self.generator.get_state(), "stats": self.stats.state_dict()}

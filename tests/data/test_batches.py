@@ -123,7 +123,9 @@ def test_an_error_of_a_reading_process_is_one_line(add_pair, tmp_path, workers):
 def test_batches_do_not_depend_on_the_workers(add_pair, tmp_path):
     for i in range(6):
         add_pair(tmp_path, f"p{i}", seed=i)
-    dataset = SliceDataset(check_folder(tmp_path).cases)
+    report = check_folder(tmp_path)
+    report.raise_for_problems()
+    dataset = SliceDataset(report.cases)
     global_state = torch.get_rng_state()
     runs = []
     for workers in (0, 2):

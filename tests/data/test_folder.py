@@ -60,6 +60,7 @@ def test_every_problem_is_listed_with_its_file(add_pair, tmp_path):
     (tmp_path / "labels" / "alone.npy").unlink()
     np.save(tmp_path / "labels" / "orphan.npy", labels)
     (tmp_path / "images" / "scan.dcm").write_bytes(b"")
+    (tmp_path / "images" / "scan.txt").write_bytes(b"")
     np.savez(tmp_path / "images" / "sound.npz", hu)
 
     report = check_folder(tmp_path)
@@ -69,7 +70,8 @@ def test_every_problem_is_listed_with_its_file(add_pair, tmp_path):
         ("images", "torn.npy"): "cannot be read",
         ("images", "alone.npy"): "has no partner labels/alone.*",
         ("labels", "orphan.npy"): "has no partner images/orphan.*",
-        ("images", "scan.dcm"): "is of a format without a reader; known are .npy, .npz, .png",
+        ("images", "scan.txt"): "is of a format without a reader; known are .npy, .npz, .png, and CT scans",
+        ("images", "scan.dcm"): "lies directly in images/; give each DICOM series a folder there",
         ("images", "sound.npz"): "has the same name as sound.npy",
     }
     assert found.keys() == expected.keys()

@@ -1,10 +1,8 @@
-"""Scores, speed and pictures of trained weights."""
+"""`ddrsapc evaluate` as a person runs it: scores, speed and pictures of trained weights."""
 
 import csv
-import importlib.util
 import json
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -16,19 +14,11 @@ from ddrsapc import data
 from ddrsapc.hub.saving import weights_bytes
 from ddrsapc.metrics import ConfusionMatrix
 from ddrsapc.training import BatchPreparation
+from tests.cli.outcomes import failed
 from tests.training.small import small_network, squares
 
 RED, GREEN, YELLOW = (255, 0, 0), (0, 255, 0), (255, 255, 0)
 TOP, LEFT, GAP = 36, 220, 12  # of the panels
-
-
-@pytest.fixture(scope="module")
-def example(root):
-    spec = importlib.util.spec_from_file_location("evaluate_example", root / "examples" / "evaluate.py")
-    module = sys.modules["evaluate_example"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["evaluate_example"]
 
 
 def write_data(folder, hu, labels, names):
@@ -74,8 +64,9 @@ class ByDensity(torch.nn.Module):
 
 
 @pytest.fixture
-def rigged(example, monkeypatch):
-    monkeypatch.setattr(example, "load_trained", lambda _: ByDensity(small_network().input_config).eval())
+def rigged(monkeypatch):
+    network = ByDensity(small_network().input_config).eval()
+    monkeypatch.setattr("ddrsapc.cli.evaluate.load_trained", lambda _: network)
 
 
 def files_in(folder):
@@ -88,7 +79,7 @@ def pixels_of(path):
 
 
 def counted(model, cases):
-    """The confusion of a network, without the example."""
+    """The confusion of a network, without the command."""
     dataset, confusion = data.SliceDataset(cases), ConfusionMatrix(model.num_classes)
     prepare = BatchPreparation(model.input_config, torch.device("cpu"))
     for i in range(len(dataset)):
@@ -99,10 +90,12 @@ def counted(model, cases):
 
 
 @pytest.mark.parametrize("split", ["test", "val", "train", "all"])
-def test_the_numbers_are_those_of_a_confusion_matrix(example, folder, weights, tmp_path, capsys, split):
+def test_the_numbers_are_those_of_a_confusion_matrix(command, folder, weights, tmp_path, split):
     output = tmp_path / "new" / "out"
     options = ["--split", split, "--split-seed", "3", "--fractions", "0.5", "0.2", "0.3", "--batch-size", "2"]
-    assert example.main([str(weights), str(folder), "-o", str(output), "--device", "cpu", *options]) == 0
+    pictures = ["--pictures", "1" if split == "test" else "0"]
+    code, out, _ = command("evaluate", weights, folder, "-o", output, "--device", "cpu", *options, *pictures)
+    assert code == 0
     splits, _ = data.load_splits(folder, fractions=(0.5, 0.2, 0.3), seed=3)
     cases = sum(splits, ()) if split == "all" else getattr(splits, split)
     confusion = counted(small_network(), cases)
@@ -112,7 +105,6 @@ def test_the_numbers_are_those_of_a_confusion_matrix(example, folder, weights, t
     assert (summary["split"], summary["patients"], summary["slices"]) == (split, len(cases), len(cases))
     assert summary["weights"] == str(weights)
     assert summary["confusion"] == confusion.counts.tolist()
-    out = capsys.readouterr().out
     assert f"{split} split: {len(cases)} patients, {len(cases)} slices" in out
     with (output / "scores.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
@@ -133,11 +125,14 @@ def test_the_numbers_are_those_of_a_confusion_matrix(example, folder, weights, t
     assert f"ms per slice (48 x 48, batch {speed['batch_size']}) on {speed['device']}" in out
 
 
-def test_a_rerun_writes_the_same_bytes(example, folder, weights, tmp_path):
+def test_a_rerun_writes_the_same_bytes(command, folder, weights, tmp_path):
     results = []
     for name in "ab":
         output = tmp_path / name
-        assert example.main([str(weights), str(folder), "-o", str(output), "--device", "cpu"]) == 0
+        code, out, err = command("evaluate", weights, folder, "-o", output, "--device", "cpu", "--json")
+        assert code == 0
+        assert out == (output / "scores.json").read_text()
+        assert "mean, foreground" in err
         files = {name: (output / name).read_bytes() for name in files_in(output)}
         summary = json.loads(files.pop("scores.json"))
         del summary["speed"]
@@ -148,7 +143,7 @@ def test_a_rerun_writes_the_same_bytes(example, folder, weights, tmp_path):
     }
 
 
-def test_pictures_show_the_labels_pixel_by_pixel(example, rigged, tmp_path):
+def test_pictures_show_the_labels_pixel_by_pixel(command, rigged, tmp_path):
     hu, labels = squares(3, 48).tensors
     predicted = (hu + 125) // 250  # by density
     labels[0, :24] = 0
@@ -156,8 +151,8 @@ def test_pictures_show_the_labels_pixel_by_pixel(example, rigged, tmp_path):
     names = ["p0/v", "p1/a b", "p2/c"]
     folder = write_data(tmp_path / "data", [hu[:1], hu[1], hu[2]], [labels[:1], labels[1], labels[2]], names)
     output = tmp_path / "out"
-    command = ["-", str(folder), "-o", str(output), "--split", "all", "--device", "cpu"]
-    assert example.main(command) == 0
+    arguments = ["evaluate", "./rigged", folder, "--split", "all", "--device", "cpu", "-o"]
+    assert command(*arguments, output)[0] == 0
     truth = np.array([int(((x > 0) & (x != 255)).sum()) for x in labels])
     entries = json.loads((output / "scores.json").read_text())["pictures"]
     assert sorted(entry["file"][12:] for entry in entries) == ["p0_v.png", "p1_a_b.png", "p2_c.png"]
@@ -173,7 +168,7 @@ def test_pictures_show_the_labels_pixel_by_pixel(example, rigged, tmp_path):
         for panel in panels:
             assert np.array_equal(panel, panel[::12, ::12].repeat(12, 0).repeat(12, 1))  # nearest neighbours
         grey, true, prediction = (panel[::12, ::12] for panel in panels)
-        window = ((hu[index].float().clamp(-160, 240) + 160) / 400 * 255).to(torch.uint8).numpy()
+        window = ((hu[index].float().clamp(-160, 840) + 160) / 1000 * 255).to(torch.uint8).numpy()
         assert np.array_equal(grey, window[..., None].repeat(3, 2))
         for panel, mask in ((true, labels[index].numpy()), (prediction, predicted[index].numpy())):
             shown = np.where((mask > 0)[..., None], colours[mask % 255], grey)
@@ -184,54 +179,34 @@ def test_pictures_show_the_labels_pixel_by_pixel(example, rigged, tmp_path):
     side = 48 * 6
     sheet = pixels_of(output / "contact_sheet.png")
     assert sheet.shape == (3 * (TOP + side + GAP), LEFT + 3 * (side + GAP), 3)
-    assert example.main([*command[:3], str(tmp_path / "one"), *command[4:], "--pictures", "1"]) == 0
+    assert command(*arguments, tmp_path / "one", "--pictures", "1")[0] == 0
     assert len(files_in(tmp_path / "one" / "pictures")) == 1
     assert pixels_of(tmp_path / "one" / "contact_sheet.png").shape == (TOP + side + GAP, *sheet.shape[1:])
-    assert example.main([*command[:3], str(tmp_path / "none"), *command[4:], "--pictures", "0"]) == 0
+    assert command(*arguments, tmp_path / "none", "--pictures", "0")[0] == 0
     assert files_in(tmp_path / "none") == ["scores.csv", "scores.json"]
 
 
-def test_crops_lie_around_the_foreground(example):
-    truth = torch.zeros(512, 400, dtype=torch.uint8)
-    prediction = truth.clone()
-    truth[0:200, 0:200] = 255  # does not count
-
-    def crop():
-        return example.crop_of(example.Slice("", torch.zeros(512, 400), truth, prediction), 288)
-
-    assert crop() == (slice(0, 512), slice(0, 400), 1)  # no foreground: the whole slice
-    truth[300, 200] = 1
-    assert crop() == (slice(252, 348), slice(152, 248), 3)
-    prediction[310, 210] = 2
-    assert crop() == (slice(257, 353), slice(157, 253), 3)
-    truth[511, 399] = 1
-    rows, columns, zoom = crop()
-    assert (rows, columns, zoom) == (slice(224, 512), slice(112, 400), 1)  # 244 pixels with margins
-    truth[0, 0] = 3
-    assert crop() == (slice(0, 512), slice(0, 400), 1)
-
-
-def test_volumes_more_classes_and_colours(example, tmp_path, capsys):
+def test_volumes_and_more_classes(command, tmp_path):
     hu, labels = squares(4, 48).tensors
     names = [f"class{i}" for i in range(12)]
     weights = saved(tmp_path / "twelve.safetensors", small_network(num_classes=12))
     folder = write_data(tmp_path / "data", [hu[:2], hu[2:3], hu[3:]], [labels[:2], labels[2:3], labels[3:]], "abc")
-    command = [str(weights), str(folder), "-o", str(tmp_path / "out"), "--split", "all", "--device", "cpu"]
-    assert example.main([*command, "--classes", *names]) == 0
-    assert "class11" in capsys.readouterr().out
+    arguments = ["evaluate", weights, folder, "-o", tmp_path / "out", "--split", "all", "--device", "cpu"]
+    code, out, _ = command(*arguments, "--classes", ", ".join(names))
+    assert (code, "class11" in out) == (0, True)
     assert {"a_0.png", "a_1.png"} <= {name[3:] for name in files_in(tmp_path / "out" / "pictures")}  # a[0], a[1]
-    assert len({tuple(rgb) for rgb in example.PALETTE[:9].tolist()}) == 9
 
 
-def test_absent_classes(example, rigged, tmp_path, capsys):
+def test_absent_classes(command, rigged, tmp_path):
     hu, labels = squares(3, 48).tensors
     hu[labels > 1] = 40
     labels[labels > 1] = 0
     labels[0][hu[0] < 30] = 3  # in the truth, never predicted
     folder = write_data(tmp_path / "data", hu, labels, "abc")
     output = tmp_path / "out"
-    assert example.main(["-", str(folder), "-o", str(output), "--split", "all", "--device", "cpu"]) == 0
-    out = capsys.readouterr().out
+    arguments = ["./rigged", folder, "-o", output, "--split", "all", "--device", "cpu", "--pictures", "0"]
+    code, out, _ = command("evaluate", *arguments)
+    assert code == 0
     assert re.search(r"^LCX +absent +0$", out, re.MULTILINE)
     assert re.search(r"^RCA +0\.0000 +0\.0000 +- +0\.0000 +[1-9]\d*$", out, re.MULTILINE)
     summary = json.loads((output / "scores.json").read_text())
@@ -241,13 +216,14 @@ def test_absent_classes(example, rigged, tmp_path, capsys):
     assert "LCX,,,,,0" in (output / "scores.csv").read_text()
 
 
-def test_wrong_input_is_one_line_and_writes_nothing(example, folder, weights, tmp_path, capsys):
+def test_wrong_input_is_one_line_and_writes_nothing(command, folder, weights, tmp_path):
     text = tmp_path / "text.safetensors"
     text.write_text("not weights")
     other = small_network()
     other.model_args["width"] = 8
     cases = [
         (tmp_path / "no.safetensors", folder, [], "does not exist"),
+        ("unet.nonsense", folder, [], "no weights tagged 'nonsense'"),
         (text, folder, [], "holds no trained network"),
         (saved(tmp_path / "other.safetensors", other), folder, [], "does not fit unet"),
         (saved(tmp_path / "rgb.safetensors", small_network(in_chans=3)), folder, [], "3 input channel(s)"),
@@ -255,54 +231,41 @@ def test_wrong_input_is_one_line_and_writes_nothing(example, folder, weights, tm
         (weights, folder, ["--fractions", "0.8", "0.2", "0"], "the test split is empty: --fractions"),
         (weights, folder, ["--fractions", "1", "1", "1"], "sum to 1"),
         (weights, folder, ["--patient", "("], "is no regular expression"),
-        (weights, folder, ["--classes", "none", "calcium"], "expected 2 (--classes"),
+        (weights, folder, ["--classes", "none,calcium"], "expected 2 (--classes"),
         (weights, folder, ["--device", "nonsense"], "--device nonsense"),
+        (weights, folder, ["--batch-size", "0"], "--batch-size"),
+        (weights, folder, ["--pictures", "-1"], "--pictures"),
     ]
     for path, place, options, message in cases:
         output = tmp_path / "out"
-        assert example.main([str(path), str(place), "-o", str(output), *options]) == 2, message
-        captured = capsys.readouterr()
-        assert captured.err.startswith("error: ")
-        assert message in captured.err
-        assert captured.err.count("\n") == 1
-        assert not captured.out
+        assert failed(command("evaluate", path, place, "-o", output, *options), message)
         assert not output.exists()
-    for option in (["--batch-size", "0"], ["--pictures", "-1"]):
-        with pytest.raises(SystemExit):
-            example.main([str(weights), str(folder), "-o", str(tmp_path / "out"), *option])
 
 
-def test_a_missing_test_folder_is_named(example, folder, weights, tmp_path, capsys):
+def test_a_missing_test_folder_is_named(command, weights, tmp_path):
     hu, labels = squares(2, 48).tensors
     for i, name in enumerate(("train", "val")):
         write_data(tmp_path / "parts" / name, hu[i : i + 1], labels[i : i + 1], [f"p{i}"])
-    command = [str(weights), str(tmp_path / "parts"), "-o", str(tmp_path / "out")]
-    assert example.main(command) == 2
-    assert f"there is no {tmp_path / 'parts' / 'test'}" in capsys.readouterr().err
-    assert example.main([*command, "--split", "val"]) == 0
+    arguments = ["evaluate", weights, tmp_path / "parts", "-o", tmp_path / "out", "--pictures", "0"]
+    assert failed(command(*arguments), f"there is no {tmp_path / 'parts' / 'test'}")
+    assert command(*arguments, "--split", "val")[0] == 0
 
 
-def test_an_unwritable_output_is_found_before_the_evaluation(example, folder, weights, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(example, "evaluate", pytest.fail)
+def test_an_unwritable_output_is_found_before_the_evaluation(command, folder, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("ddrsapc.cli.evaluate.evaluate_network", pytest.fail)
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert example.main([str(weights), str(folder), "-o", str(output)]) == 2
-        captured = capsys.readouterr()
-        assert captured.err.startswith("error: ")
-        assert captured.err.count("\n") == 1
+        assert failed(command("evaluate", weights, folder, "-o", output), "file")
 
 
-def test_without_pillow_the_way_out_is_told(root, monkeypatch, capsys):
+def test_without_pillow_the_way_out_is_told(command, folder, weights, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    spec = importlib.util.spec_from_file_location("without_pillow", root / "examples" / "evaluate.py")
-    with pytest.raises(SystemExit, match="2"):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    assert 'pip install "ddrsapc[train]"' in capsys.readouterr().err
+    outcome = command("evaluate", weights, folder, "-o", tmp_path / "out")
+    assert failed(outcome, 'pip install "ddrsapc[train]"')
 
 
-def test_help_teaches(root):
-    command = [sys.executable, str(root / "examples" / "evaluate.py"), "--help"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    options = "output split fractions split-seed patient png-window batch-size device classes pictures"
+def test_help_teaches(command):
+    _, out, _ = command("evaluate", "--help")
+    options = "output split fractions split-seed patient png-window batch-size device classes pictures prepared json"
     for word in (*(f"--{option}" for option in options.split()), "outputs/run/best.safetensors", "contact_sheet.png"):
         assert word in out
