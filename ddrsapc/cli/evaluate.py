@@ -21,8 +21,9 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-hub
 
 from ddrsapc import data
+from ddrsapc.cli.device import device_of
 from ddrsapc.cli.sections import SectionedCommand, section
-from ddrsapc.cli.training_data import LoadedData, data_options, device_of, load_data
+from ddrsapc.cli.training_data import LoadedData, data_options, load_data
 from ddrsapc.files import write_atomically
 from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights

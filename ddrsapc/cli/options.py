@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore, TubeVoltageWarning, 
 __all__ = ["ReadOptions", "ScoreOptions", "read_options", "score_options"]
 
 _LEAST_FACTOR, _MOST_FACTOR = 0.3, 2.0  # mg/(ml HU); published ones are 0.6 to 0.9
+_IMAGES, _MOST_LABEL = ("nifti", "metaimage", "nrrd"), 255
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -34,11 +35,13 @@ class ReadOptions:
         """Read a scan that is to be measured.
 
         Raises:
-            CTError: if it cannot be read, or has no spacing.
+            CTError: if it cannot be read, has no spacing, or is a mask.
         """
         volume = read_volume(scan, series=self.series, spacing=self.spacing, window=self.png_window)
         if volume.spacing is None:
             raise CTError(f"{scan}: has no spacing, so nothing in it can be measured; give it with --spacing")
+        if volume.meta.format in _IMAGES and volume.hu.min() >= 0 and volume.hu.max() <= _MOST_LABEL:
+            raise CTError(f"{scan}: has values from 0 to {volume.hu.max()}, as masks have, no HU; give the scan")
         return volume
 
 
@@ -51,6 +54,13 @@ class ScoreOptions:
     threshold: float
     mass_factor: float | None
     kvp: float | None
+
+    def check(self) -> None:
+        """Raise the ValueError that `score` would, where it does not need a scan for it."""
+        empty = np.zeros((1, 1, 1), np.int16)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TubeVoltageWarning)
+            score_volume(empty, empty, (1.0, 1.0, 1.0), **asdict(self))
 
     def score(
         self, volume: Volume, labels: NDArray[np.uint8], *, vessels: Mapping[int, str] = VESSELS
@@ -68,6 +78,8 @@ class ScoreOptions:
             mass_factor = found if _LEAST_FACTOR <= found <= _MOST_FACTOR else None
             if mass_factor is None:
                 remarks.append(f"the file's mass factor of {found:g} mg/(ml HU) is none; give it with --mass-factor")
+        if None not in (self.kvp, volume.meta.kvp) and self.kvp != volume.meta.kvp:
+            remarks.append(f"the file says {volume.meta.kvp:g} kVp, but --kvp {self.kvp:g} counts")
         if volume.meta.format == "dicom" and len(volume.hu) == 1:
             remarks.append("one slice tells no distance to the next; what it says of its thickness is taken for it")
         with warnings.catch_warnings(record=True) as caught:
@@ -124,6 +136,6 @@ score_options = _all(
         "--threshold", type=float, default=130.0, show_default=True, metavar="HU", help="Least HU of calcium."
     ),
     click.option("--mass-factor", type=float, metavar="C", help="In mg/(ml HU); else the DICOM file's, or no mass."),
-    click.option("--kvp", type=float, metavar="KV", help="Tube voltage, where the file does not say."),
+    click.option("--kvp", type=float, metavar="KV", help="Tube voltage, instead of the file's."),
 )
 """Their values are the fields of `ScoreOptions`."""

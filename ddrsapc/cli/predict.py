@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
+import errno
 import json
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import ddrsapc
+from ddrsapc.cli.device import device_of
 from ddrsapc.cli.options import ReadOptions, ScoreOptions, read_options, score_options
-from ddrsapc.cli.scan_folders import find_scans
+from ddrsapc.cli.results import SCORE, Outcome, find_result, fingerprint, write_summary
+from ddrsapc.cli.scan_folders import named_scans
 from ddrsapc.ct import CTError, Volume, write_mask
 from ddrsapc.ct.errors import needs_extra
-from ddrsapc.files import write_atomically
+from ddrsapc.files import lock, write_atomically
 from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights
 from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName, RegisteredName, parse_model_name
 from ddrsapc.inference import predict as predict_labels
+from ddrsapc.messages import shown
 from ddrsapc.models import SegmentationModel
 from ddrsapc.report import write_report
 from ddrsapc.scoring import RESEARCH_ONLY, VESSELS, CalciumScore
@@ -37,8 +38,7 @@ from ddrsapc.scoring import RESEARCH_ONLY, VESSELS, CalciumScore
 __all__ = ["predict"]
 
 _SUFFIXES = {"dicom": ".dcm", "nifti": ".nii.gz", "nrrd": ".nrrd"}
-_SCORE = "score.json"
-_SUMMARY = "summary.csv"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -54,32 +54,6 @@ class Job:
     suffix: str | None
     """Of the mask; None: the scan's own format."""
     batch_size: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a scan."""
-
-    name: str
-    scan: Path
-    score: Mapping[str, Any] | None = None
-    """As score.json has it; None: it failed."""
-    is_new: bool = True
-    error: str = ""
-
-    def line(self) -> str:
-        """In a line."""
-        if self.score is None:
-            return f"{self.name}: failed"
-        score = self.score
-        parts = ", ".join(f"{name} {vessel['agatston']:.1f}" for name, vessel in score["vessels"].items())
-        text = f"Agatston {score['agatston']:.1f} ({parts}), {score['category']}, CAC-DRS {score['cac_drs']}"
-        return f"{self.name}: {text}" if self.is_new else f"{self.name}: done already, {text}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        status = "failed" if self.score is None else "done"
-        return {"name": self.name, "scan": str(self.scan), "status": status, "error": self.error, "score": self.score}
 
 
 @click.command(short_help="Find and score the calcium of scans.")
@@ -132,7 +106,9 @@ def predict(
 
     For research only; not a medical device.
     """
-    found = find_scans(scans)
+    if output.exists() and not output.is_dir():
+        raise click.UsageError(f"{output} is a file; give a folder for the results")
+    found = named_scans(scans, output)
     job = _prepare(
         model=model,
         weights=weights,
@@ -146,23 +122,34 @@ def predict(
     outcomes: list[Outcome] = []
     try:
         for name, scan in found.items():
-            outcomes.append(_outcome(name, scan, output / name, job, is_alone=len(found) == 1))
-            if not as_json:
-                click.echo(outcomes[-1].line())
+            outcomes.append(_outcome(name, scan, output, job, progress=len(found) == 1 and sys.stderr.isatty()))
+            if not as_json and outcomes[-1].score is not None:
+                click.echo(str(outcomes[-1]))
+    except KeyboardInterrupt as error:
+        raise click.Abort("the same command goes on") from error
     finally:
         if outcomes:
-            _write_summary(output / _SUMMARY, outcomes, job.vessels.values())
-    if as_json:
-        click.echo(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
-    else:
+            write_summary(output, outcomes, job.vessels.values())
+        if as_json:
+            click.echo(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
+    if not as_json and any(outcome.score is not None for outcome in outcomes):
         click.echo(RESEARCH_ONLY)
-    failed = {outcome.name: outcome.error for outcome in outcomes if outcome.score is None}
-    if failed:
-        width = min(max(map(len, failed)), 40)
-        click.echo("\n".join(f"{name:<{width}}  {error}" for name, error in failed.items()), err=True)
-        raise click.ClickException(
-            f"{len(failed)} of {len(found)} scans failed, as listed; mend them, and the same command tries them again"
-        )
+    _report_failures([outcome for outcome in outcomes if outcome.score is None], len(found))
+
+
+def _report_failures(failed: Sequence[Outcome], number: int) -> None:
+    """End with what failed and why, if anything did."""
+    if not failed:
+        return
+    if number == 1:
+        raise click.ClickException(failed[0].error)
+    names = [shown(outcome.name, 200) for outcome in failed]
+    width = min(max(map(len, names)), 40)
+    rows = (f"{name:<{width}}  {outcome.error}" for name, outcome in zip(names, failed, strict=True))
+    click.echo("\n".join(rows), err=True)
+    raise click.ClickException(
+        f"{len(failed)} of {number} scans failed, as listed; mend them, and the same command tries them again"
+    )
 
 
 def _prepare(
@@ -175,21 +162,23 @@ def _prepare(
     reading: ReadOptions,
     scoring: ScoreOptions,
 ) -> Job:
+    """Everything that can fail without a scan."""
+    scoring.check()
+    place = device_of(device)
     parsed = parse_model_name(model)
     architecture = parsed.architecture if isinstance(parsed, RegisteredName) else None
     if weights is not None and architecture is None:
         raise click.UsageError("two sources of weights, --model and --weights; give one")
     listed = parsed if isinstance(parsed, RegisteredName) and parsed.tag is not None else None
     opened = open_weights(parsed if weights is None else FileName(weights, listed), HubOptions())
-    network = build_with_weights(architecture, {}, opened).eval()
-    network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = build_with_weights(architecture, {}, opened).eval().to(place)
     options = {**asdict(reading), **asdict(scoring), "mask": suffix}
     about = {
         "network": network.architecture,
         "network_args": dict(network.model_args),
         "input": network.input_config.to_dict(),
         "weights_sha256": opened.file.sha256,
-        "options": json.loads(json.dumps(options)),  # as it is read again
+        "options": json.loads(json.dumps(options)),  # with lists for tuples, as it is read again
         "ddrsapc": ddrsapc.__version__,
     }
     vessels = (
@@ -200,96 +189,100 @@ def _prepare(
     return Job(network, about, vessels, reading, scoring, suffix, batch_size)
 
 
-def _outcome(name: str, scan: Path, folder: Path, job: Job, *, is_alone: bool) -> Outcome:
-    """What becomes of a scan; it fails with an error only where it is the only one."""
+def _outcome(name: str, scan: Path, output: Path, job: Job, *, progress: bool) -> Outcome:
+    """What becomes of a scan; it fails with an error only where all others would as well."""
+    folder = output / name
     try:
-        about = {**job.about, "scan": _fingerprint(scan)}
-        score = _found(folder, about)
-        if score is not None:
-            return Outcome(name, scan, score, is_new=False)
-        return Outcome(name, scan, _run(scan, folder, job, about, progress=is_alone and sys.stderr.isatty()))
+        about = {**job.about, "scan": fingerprint(scan)}
+        with _alone(folder):
+            score = find_result(folder, about)
+            if score is not None:
+                return Outcome(name, str(scan), score, is_new=False)
+            return Outcome(name, str(scan), _run(scan, folder, job, about, progress=progress))
     except Exception as error:
-        if is_alone:
-            raise
-        return Outcome(name, scan, error=" ".join(str(error).split()) or type(error).__name__)
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            text = f"{cause.strerror}; make room, and the same command goes on"
+            raise OSError(cause.errno, text, str(output)) from error
+        return Outcome(name, str(scan), error=" ".join(str(error).split()) or type(error).__name__)
 
 
-def _fingerprint(scan: Path) -> str:
-    """A hash of the names, sizes and times of a scan's files: another scan of the same name has another."""
-    files = sorted(path for path in scan.iterdir() if path.is_file()) if scan.is_dir() else [scan]
-    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.exists()]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Where no other process is at the same scan; what killed ones left is removed.
 
-
-def _found(folder: Path, about: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The score that is there, if any; results of another scan, other weights or options are an error."""
-    if not folder.exists():
-        return None
+    Raises:
+        FileExistsError: if one is.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
     try:
-        found: dict[str, Any] = json.loads((folder / _SCORE).read_text(encoding="utf-8"))
-        prediction = found["prediction"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileExistsError(f"{folder} exists, and holds no results; give another output, or remove it") from error
-    if prediction != about:
-        raise FileExistsError(
-            f"{folder} has results of another scan, other weights or options; give another output, or remove it"
-        )
-    return found
+        file = lock(path)
+    except FileExistsError as error:
+        raise FileExistsError("another process is at this scan") from error
+    try:
+        for left in folder.parent.iterdir():
+            if left.name.startswith(f".{folder.name}.") and left.suffix == ".part":
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
 
 
 def _run(scan: Path, folder: Path, job: Job, about: Mapping[str, Any], *, progress: bool) -> Mapping[str, Any]:
     """Label and score a scan and write everything; the content of score.json."""
-    volume = job.reading.read(scan)
-    threshold = job.scoring.threshold
-    labels = predict_labels(job.network, volume, threshold=threshold, batch_size=job.batch_size, progress=progress)
-    score, remarks = job.scoring.score(volume, labels, vessels=job.vessels)
-    for remark in remarks:
-        click.echo(f"warning: {remark}", err=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # another process may be at the same scan
+    # made before the work, which a disk that cannot be written to would lose
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     partial.mkdir()
     try:
-        _write_mask(labels, volume, score, partial, job)
+        volume = job.reading.read(scan)
+        suffix = job.suffix or _SUFFIXES.get(volume.meta.format, ".mha")
+        if suffix == ".dcm" and volume.meta.format != "dicom":
+            raise CTError(f"{scan}: is not DICOM, and a DICOM SEG refers to DICOM slices; leave out --mask .dcm")
+        labels = predict_labels(
+            job.network, volume, threshold=job.scoring.threshold, batch_size=job.batch_size, progress=progress
+        )
+        score, remarks = job.scoring.score(volume, labels, vessels=job.vessels)
+        remarks = (*remarks, *_write_mask(labels, volume, score, partial / f"mask{suffix}", job))
+        for remark in remarks:
+            click.echo(f"warning: {shown(folder.name, 200)}: {remark}", err=True)
         write_report(partial, volume, labels, score, about=about, warnings=remarks)
-        content = {**score.to_dict(), "prediction": about, "files": [str(file) for file in volume.meta.files]}
-        write_atomically(partial / _SCORE, (json.dumps(content, indent=2) + "\n").encode())
+        content = {
+            **score.to_dict(),
+            "scan": str(scan),
+            "warnings": list(remarks),
+            "prediction": about,
+            "files": [str(file) for file in volume.meta.files],
+            "written": sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()),
+        }
+        write_atomically(partial / SCORE, (json.dumps(content, indent=2) + "\n").encode())
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return content
 
 
-def _write_mask(labels: NDArray[np.uint8], volume: Volume, score: CalciumScore, folder: Path, job: Job) -> None:
-    """The mask; where it is a DICOM SEG, also the scores as a structured report on it."""
-    vessels = tuple(job.vessels.values())
-    suffix = job.suffix or _SUFFIXES.get(volume.meta.format, ".mha")
+def _write_mask(
+    labels: NDArray[np.uint8], volume: Volume, score: CalciumScore, path: Path, job: Job
+) -> tuple[str, ...]:
+    """The mask; of a DICOM SEG also the scores as a structured report. What could not be written that way."""
     try:
-        write_mask(labels, volume, folder / f"mask{suffix}", vessels=vessels)
-    except CTError as error:
-        if job.suffix is not None or suffix != ".dcm":
-            raise
-        click.echo(f"warning: the mask is written as .nii.gz: {error}", err=True)  # the work is not lost
-        write_mask(labels, volume, folder / "mask.nii.gz", vessels=vessels)
-        return
-    if suffix == ".dcm":
+        write_mask(labels, volume, path, vessels=tuple(job.vessels.values()))
+        if path.suffix != ".dcm":
+            return ()
         with needs_extra():
             from ddrsapc.report.structured_report import write_structured_report  # noqa: PLC0415  # an extra
 
-        write_structured_report(folder / "scores.dcm", folder / f"mask{suffix}", score)
+        write_structured_report(path.with_name("scores.dcm"), path, score)
+    except CTError as error:
+        if job.suffix is not None or path.suffix != ".dcm":
+            raise
+        path.unlink(missing_ok=True)
+        write_mask(labels, volume, path.with_name("mask.nii.gz"))  # the work is not lost
+        return (f"the mask is written as .nii.gz, without a structured report: {_plain(error, path)}",)
+    return ()
 
 
-def _write_summary(path: Path, outcomes: Sequence[Outcome], vessels: Iterable[str]) -> None:
-    """A row for each scan; what failed has an error instead of a score."""
-    totals = ("agatston", "volume_mm3", "mass_mg", "category", "cac_drs")
-    columns = ["name", "scan", *totals, *(f"agatston_{vessel}" for vessel in vessels), "error"]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    for outcome in outcomes:
-        row: dict[str, Any] = {"name": outcome.name, "scan": outcome.scan, "error": outcome.error}
-        if outcome.score is not None:
-            row |= {total: outcome.score[total] for total in totals}
-            row |= {f"agatston_{name}": vessel["agatston"] for name, vessel in outcome.score["vessels"].items()}
-        writer.writerow(row)
-    write_atomically(path, text.getvalue().encode())
+def _plain(error: Exception, path: Path) -> str:
+    """An error without the name of a file that is not there any more."""
+    return str(error).removeprefix(f"{path}: ")

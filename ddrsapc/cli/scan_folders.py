@@ -5,55 +5,70 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ddrsapc.ct.volume import IMAGES, suffix_of
+from ddrsapc.ct.volume import DICOM, IMAGES, suffix_of
+from ddrsapc.messages import shown
 
-__all__ = ["find_scans"]
+__all__ = ["named_scans"]
 
 
-def find_scans(paths: Sequence[Path]) -> dict[str, Path]:
+def named_scans(paths: Sequence[Path], output: Path) -> dict[str, Path]:
     """Scans by name: each path is one, or a folder of them at any depth.
 
-    A folder with DICOM files in it is a scan, and so is every NIfTI, MetaImage and NRRD file in the others. A name is
-    the path below the folder that was given, without the suffix of `.nii.gz` and its like.
+    A folder with DICOM files in it is a scan, and so is every NIfTI, MetaImage and NRRD file in the others. The name is
+    that of the file, without `.nii.gz` and its like, or of the folder; below a folder that was given, the names on the
+    way are joined by "_".
+
+    Args:
+        paths: as given; what is none, or damaged, is a scan as well, so that its error is shown.
+        output: folder that results are written to; it is not searched.
 
     Raises:
-        ValueError: if two have one name, or the name of one is a folder of another.
+        ValueError: if two scans have one name, or results would lie among the scans' own folders.
     """
     found: dict[str, Path] = {}
     for path in paths:
-        for scan in _scans_of(path):
-            name = _name_of(scan.relative_to(path) if scan != path else Path(scan.resolve().name))
+        if path.is_dir() and path.resolve() == output.resolve():
+            raise ValueError(f"{path} is the folder of the scans; give another one for the results")
+        for scan in list(_scans_in(path, output.resolve(), set())) or [path]:
+            name = _name_of(scan, path)
             if name in found:
-                raise ValueError(f"several scans are called {name!r}; rename them, or give them separate outputs")
-            found[name] = scan
-    for name in found:
-        for parent in Path(name).parents:
-            if parent.as_posix() in found:
                 raise ValueError(
-                    f"a scan is called {parent.as_posix()!r} and another {name!r}, which would lie in its results; "
+                    f"two scans are called {shown(name)}: {found[name]} and {scan}; "
                     "rename one, or give them separate outputs"
                 )
+            found[name] = scan
     return found
 
 
-def _scans_of(path: Path) -> Iterator[Path]:
-    """The scans of a path, by name; itself where it is one, or might be a damaged one."""
+def _scans_in(path: Path, output: Path, seen: set[Path]) -> Iterator[Path]:
+    """The scans of a path, by name; `seen` are folders, that links may lead to again."""
     if not path.is_dir():
         yield path
         return
-    inside = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    images = [entry for entry in inside if entry.is_file() and suffix_of(entry) in IMAGES]
-    folders = [entry for entry in inside if entry.is_dir()]
-    if not (images or folders) or any(_is_dicom(entry) for entry in inside if entry.is_file()):
-        yield path
+    real = path.resolve()
+    if real == output or real in seen:
         return
-    yield from images
-    for folder in folders:
-        yield from _scans_of(folder)
+    seen.add(real)
+    try:
+        inside = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        yield path  # its error is shown when it is read
+        return
+    files = [entry for entry in inside if entry.is_file()]
+    if any(_is_dicom(file) for file in files):
+        yield path
+    yield from (file for file in files if suffix_of(file) in IMAGES)
+    for entry in inside:
+        if entry.is_dir():
+            yield from _scans_in(entry, output, seen)
 
 
 def _is_dicom(file: Path) -> bool:
-    """Whether a file begins as DICOM files do, after their 128 free bytes."""
+    """Whether a file is named like a DICOM file, or begins like one after its 128 free bytes."""
+    if file.name == "DICOMDIR":  # the index of a medium, whose slices lie in other folders
+        return False
+    if file.suffix.lower() in DICOM:
+        return True
     try:
         with file.open("rb") as opened:
             return opened.read(132)[128:] == b"DICM"
@@ -61,6 +76,9 @@ def _is_dicom(file: Path) -> bool:
         return False
 
 
-def _name_of(path: Path) -> str:
-    suffix = suffix_of(path)
-    return (path.with_name(path.name[: -len(suffix)]) if suffix in IMAGES else path).as_posix()
+def _name_of(scan: Path, given: Path) -> str:
+    parts = list(scan.relative_to(given).parts) if scan != given else [given.name or given.resolve().name]
+    suffix = suffix_of(scan)
+    if suffix in IMAGES and not scan.is_dir():
+        parts[-1] = parts[-1][: -len(suffix)]
+    return "_".join(parts)

@@ -16,8 +16,9 @@ import torch
 
 import ddrsapc
 from ddrsapc import data
+from ddrsapc.cli.device import device_of
 from ddrsapc.cli.sections import SectionedCommand, section
-from ddrsapc.cli.training_data import data_options, device_of, load_data
+from ddrsapc.cli.training_data import data_options, load_data
 from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights
 from ddrsapc.hub.remote import HubOptions

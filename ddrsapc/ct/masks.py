@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddrsapc.ct.errors import CTError, needs_extra
-from ddrsapc.ct.volume import IMAGES, Volume, suffix_of
+from ddrsapc.ct.volume import IMAGES, Volume, check_name, suffix_of
 from ddrsapc.scoring.rules import VESSELS
 
 __all__ = ["place", "read_mask", "write_mask"]
@@ -39,6 +39,7 @@ def read_mask(path: str | os.PathLike[str], volume: Volume) -> NDArray[np.uint8]
         ImportError: without the extra `ct`.
     """
     path = Path(path)
+    check_name(path)
     if not path.is_file():
         raise CTError(f"{path}: there is no such file; expected a mask as NIfTI, NRRD, MHA or DICOM SEG")
     with needs_extra():
@@ -87,6 +88,7 @@ def write_mask(
         ImportError: without the extra `ct`.
     """
     path = Path(path)
+    check_name(path)
     suffix = suffix_of(path)
     if suffix not in WRITTEN:
         raise CTError(f"{path}: masks are written as {', '.join(WRITTEN)}; give one of these suffixes")

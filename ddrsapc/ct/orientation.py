@@ -23,7 +23,7 @@ class SliceOrientation:
     @classmethod
     def of(cls, affine: NDArray[np.float64]) -> SliceOrientation:
         """That of a `Volume`'s affine (4, 4); of slices that are not quite axial, the nearest."""
-        axes = affine[:3, :3]
+        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)  # whatever the sides of a pixel
         exchanged = bool(abs(axes[0, 1]) > abs(axes[0, 0]))
         to_left, to_back = (axes[0, 1], axes[1, 0]) if exchanged else (axes[0, 0], axes[1, 1])
         return cls(exchanged, tuple(axis for axis, way in ((-2, to_back), (-1, to_left)) if way < 0))

@@ -107,6 +107,7 @@ def read_volume(
         ImportError: without the extra `ct`.
     """
     path = Path(path)
+    check_name(path)
     if not path.exists():
         raise CTError(f"{path}: there is no such file or folder")
     if not (path.is_file() or path.is_dir()):  # a pipe, from which nothing may ever come
@@ -150,6 +151,18 @@ def suffix_of(path: Path) -> str:
     """The suffix that says the format, in small letters; both parts of `.nii.gz`."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that is no text: ITK would end the process.
+
+    Raises:
+        CTError: if it is none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise CTError(f"{str(path)!r}: the name is not in UTF-8; rename it") from error
 
 
 def make_affine(

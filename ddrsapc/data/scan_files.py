@@ -12,16 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddrsapc.ct.sources import HEADERS
 from ddrsapc.ct.volume import DICOM, IMAGES, suffix_of
 from ddrsapc.data.problems import Problem
 from ddrsapc.data.readers import READERS, Reader, Readers, extension
 
-__all__ = ["COCA", "HEADERS", "SPLITS", "ScanFiles", "ScanPair", "find_scans", "split_folders"]
+__all__ = ["COCA", "SPLITS", "ScanFiles", "ScanPair", "find_scans", "split_folders"]
 
 SPLITS = ("train", "val", "test")
 COCA = (".xml", ".plist")
 _MASKS = (*IMAGES, ".dcm", *COCA)
-HEADERS, _VALUES = (".mhd", ".nhdr"), (".raw", ".zraw", ".gz", ".bz2")  # formats with values in a file beside
+_VALUES = (".raw", ".zraw", ".gz", ".bz2")  # of formats with values in a file beside
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-
 from ddrsapc.ct.coca import read_coca_plist, read_orcascore
 from ddrsapc.ct.masks import read_mask
 from ddrsapc.ct.orientation import SliceOrientation
-from ddrsapc.ct.volume import Volume, check_axial, read_volume, suffix_of
+from ddrsapc.ct.sources import file_facts
+from ddrsapc.ct.volume import Volume, check_axial, read_volume
 from ddrsapc.data.problems import DataError, Problem, raise_problems
 from ddrsapc.data.readers import READERS, Readers
-from ddrsapc.data.scan_files import COCA, HEADERS, ScanPair, find_scans, split_folders
+from ddrsapc.data.scan_files import COCA, ScanPair, find_scans, split_folders
 from ddrsapc.files import lock, write_atomically, writing_atomically
 
 __all__ = ["PreparedScan", "PreparedScans", "prepare_scans"]
@@ -117,7 +118,7 @@ def prepare_scans(
 def _prepare(pair: ScanPair, into: Path, options: dict[str, Any]) -> tuple[PreparedScan, bool]:
     """One scan's arrays, and whether they are new."""
     image, label, about = (into / kind / f"{pair.name}{suffix}" for kind, suffix in _FILES)
-    facts = {**options, "scan": _facts(pair.scan), "mask": _facts(pair.mask)}
+    facts = {**options, "scan": file_facts(pair.scan), "mask": file_facts(pair.mask)}
     done = {"fingerprint": hashlib.sha256(repr(facts).encode()).hexdigest()}
     if image.exists() and label.exists() and _content(about) == done:
         return PreparedScan(pair, image, label), False
@@ -163,17 +164,6 @@ def _save(path: Path, array: NDArray[Any], volume: Volume) -> None:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
         for plane in planes:
             file.write(plane.data)
-
-
-def _facts(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of a scan's or mask's files."""
-    if path.is_dir():
-        files = [file for file in path.iterdir() if file.is_file()]
-    elif suffix_of(path) in HEADERS:
-        files = [file for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}.")]
-    else:
-        files = [path]
-    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
 def _content(about: Path) -> Any:

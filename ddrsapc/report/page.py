@@ -79,10 +79,10 @@ def report_page(
         *(_e("p", _e("strong", "Warning: "), text, class_="warning", role="note") for text in warnings),
         _cards(score),
         *_scores(score, pictures.not_counted),
-        *_lesions(score),
         _e("h2", "Contact sheet"),
         _e("p", pictures.sheet_note),
         _e("div", _image(pictures.sheet, f"Contact sheet of {title}"), class_="scroll sheet", tabindex="0"),
+        *_lesions(score),
         *_figures(pictures, score),
         _e(
             "div",
@@ -230,7 +230,6 @@ def _scan(volume: Volume, title: str) -> dict[str, str]:
         "Format": meta.format,
         "Series": meta.series_description,
         "Manufacturer": meta.manufacturer,
-        "Tube voltage": "not in the file" if meta.kvp is None else f"{meta.kvp:g} kVp",
         "Slices": f"{z} of {y} x {x} pixels (rows x columns)",
         "Spacing": f"{spacing} mm (slices, rows, columns)",
         "Slice thickness": thickness,
@@ -243,7 +242,8 @@ def _settings(score: CalciumScore) -> dict[str, str]:
     factor = settings.mass_factor_mg_per_ml_hu
     return {
         "Threshold": f"{settings.threshold_hu:g} HU",
-        "Least size in a slice": f"{_least(score)} ({settings.preset or 'of its own'})",
+        "Tube voltage": "not known" if settings.kvp is None else f"{settings.kvp:g} kVp",
+        "Least size in a slice": f"{_least(score)} ({settings.preset or 'as given'})",
         "Slice increment": f"{settings.increment_mm:g} mm",
         "Neighbours": f"{settings.connectivity_in_slice} in a slice, {settings.connectivity_of_lesions} in space",
         "Mass factor": "none" if factor is None else f"{factor:g} mg/(ml HU)",

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ def scan_of(seed):
 
 
 def write_nifti(path, hu):
+    path.parent.mkdir(exist_ok=True)
     image = sitk.GetImageFromArray(hu)
     image.SetSpacing((0.5, 0.5, 3.0))
     sitk.WriteImage(image, str(path))
@@ -128,12 +131,12 @@ def test_results_of_other_weights_are_not_mixed_in(command, tmp_path, weights):
     assert command(*arguments)[0] == 0
     code, _, err = command(*arguments, "--threshold", "200")
     assert code == 2
-    assert "has results of another scan, other weights or options" in err
+    assert "has other results (of another options); give another output" in err
     for more in (["--mask", ".nrrd"], ["--preset", "canon"]):
-        assert "has results of another scan" in command(*arguments, *more)[2]
+        assert "of another options" in command(*arguments, *more)[2]
     (tmp_path / "other").mkdir()
     arguments[1] = write_nifti(tmp_path / "other" / "p01.nii.gz", scan_of(5))
-    assert "has results of another scan" in command(*arguments)[2]
+    assert "has other results (of another scan)" in command(*arguments)[2]
     (tmp_path / "out" / "p01" / "score.json").unlink()
     assert "holds no results" in command(*arguments)[2]
 
@@ -165,7 +168,7 @@ def test_wrong_calls(command, tmp_path, weights):
         ([scan, *output, "--model", "unett"], "no pretrained weights for unett"),
         ([scan, *output, "--model", "unet", "--weights", tmp_path / "absent.safetensors"], "there is no such file"),
         ([scan, *output, "--model", "local-dir:x", "--weights", weights], "two sources of weights"),
-        ([scan, scan, *output, "--model", "unet", "--weights", weights], "several scans are called 'p01'"),
+        ([scan, scan, *output, "--model", "unet", "--weights", weights], "two scans are called p01"),
         ([scan, *output, "--model", "unet", "--weights", weights, "--device", "abacus"], "abacus"),
         ([scan], "--output"),
     ):
@@ -203,7 +206,7 @@ def test_a_seg_that_cannot_be_written_becomes_a_nifti(command, tmp_path):
     arguments = ["predict", tmp_path / "series", "-o", tmp_path / "out", "--model", f"local-dir:{tmp_path / 'two'}"]
     code, _, err = command(*arguments)
     assert code == 0
-    assert "warning: the mask is written as .nii.gz" in err
+    assert "warning: series: the mask is written as .nii.gz, without a structured report" in err
     assert "series/mask.nii.gz" in names_in(tmp_path / "out")
     assert command(*arguments[:-3], tmp_path / "seg", *arguments[-2:], "--mask", ".dcm")[0] == 2
 
@@ -221,10 +224,10 @@ def test_a_folder_of_scans_in_folders(command, tmp_path, weights):
     assert code == 0, err
     found = json.loads(out)
     assert [(entry["name"], entry["status"]) for entry in found] == [
-        *(("p2", "done"), ("p1/first", "done"), ("p1/second", "done")),
+        *(("p2", "done"), ("p1_first", "done"), ("p1_second", "done")),
     ]
     assert found[0]["score"]["agatston"] == json.loads((tmp_path / "out/p2/score.json").read_text())["agatston"]
-    assert (tmp_path / "out" / "p1" / "second" / "mask.dcm").is_file()
+    assert (tmp_path / "out" / "p1_second" / "mask.dcm").is_file()
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
@@ -233,7 +236,9 @@ def test_the_mass_and_the_tube_voltage_are_given(command, tmp_path, weights):
     arguments = ["predict", scan, "--model", "unet", "--weights", weights]
     code, _, err = command(*arguments, "-o", tmp_path / "a", "--mass-factor", "0.8", "--kvp", "100")
     assert code == 0
-    assert err == "warning: the threshold of 130 HU is for 120 kVp, this scan has 100 kVp; give a threshold for it\n"
+    assert (
+        err == "warning: p01: the threshold of 130 HU is for 120 kVp, this scan has 100 kVp; give a threshold for it\n"
+    )
     score = json.loads((tmp_path / "a" / "p01" / "score.json").read_text())
     assert score["mass_mg"] > 0
     assert command(*arguments, "-o", tmp_path / "b", "--kvp", "100", "--threshold", "150")[2] == ""
@@ -246,3 +251,113 @@ def test_a_picture_is_measured_with_the_spacing_that_is_given(command, tmp_path,
     code, out, err = command(*arguments, "--spacing", "3", "0.5", "0.5")
     assert code == 0, err
     assert "a.png: Agatston" in out
+
+
+def test_two_processes_share_the_scans(command, tmp_path, weights, monkeypatch):
+    """What another process is at is left to it; what it finished meanwhile is done already."""
+    scans = [write_nifti(tmp_path / f"p{i}.nii", scan_of(i)) for i in range(2)]
+    output = tmp_path / "out"
+    output.mkdir()
+    arguments = ["predict", *scans, "-o", output, "--model", "unet", "--weights", weights]
+    code = "import sys; from pathlib import Path; from ddrsapc.files import lock; file = lock(Path(sys.argv[1])); "
+    waiting = [sys.executable, "-c", code + "print(flush=True); input()", output / ".p0.lock"]
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        code, out, err = command(*arguments)
+        assert (code, out.count("Agatston")) == (2, 1)
+        assert "p0  another process is at this scan" in err
+        other.communicate(b"\n")
+    assert command(*arguments)[0] == 0
+    assert [row["error"] for row in summary_of(output)] == ["", ""]
+    assert names_in(output) == [name for name in names_in(output) if not name.startswith(".")]
+
+
+def test_the_summary_has_every_scan_of_the_output(command, tmp_path, weights):
+    arguments = ["-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+    for name in ("=a", "b"):
+        assert command("predict", write_nifti(tmp_path / f"{name}.nii", scan_of(0)), *arguments)[0] == 0
+    (tmp_path / "c.nii").write_bytes(b"")
+    assert failed(command("predict", tmp_path / "c.nii", *arguments), "c.nii: ")
+    rows = summary_of(tmp_path / "out")
+    assert [row["name"] for row in rows] == ["'=a", "b", "c"]  # no spreadsheet takes the name for a formula
+    assert rows[0]["agatston"] == rows[1]["agatston"] != rows[2]["agatston"] == ""
+    assert "c.nii: " in rows[2]["error"]
+
+
+def test_json_whatever_happens(command, tmp_path, weights, monkeypatch):
+    arguments = ["-o", tmp_path / "out", "--model", "unet", "--weights", weights, "--json"]
+    code, out, err = command("predict", tmp_path / "absent.nii", *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert [entry["status"] for entry in json.loads(out)] == ["failed"]
+    scans = [write_nifti(tmp_path / f"p{i}.nii", scan_of(i)) for i in range(2)]
+    whole = ddrsapc.cli.predict.predict_labels
+
+    def stopped(network, volume, **options):
+        if volume.meta.files[0].name == "p1.nii":
+            raise KeyboardInterrupt
+        return whole(network, volume, **options)
+
+    monkeypatch.setattr("ddrsapc.cli.predict.predict_labels", stopped)
+    code, out, err = command("predict", *scans, *arguments)
+    assert (code, err) == (130, "stopped; the same command goes on\n")
+    assert [entry["name"] for entry in json.loads(out)] == ["p0"]
+    assert [row["name"] for row in summary_of(tmp_path / "out")] == ["p0"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_lost_is_said(command, tmp_path, weights):
+    scan = write_nifti(tmp_path / "p01.nii.gz", scan_of(0))
+    left = tmp_path / "out" / ".p01.0123abcd.part"
+    left.mkdir(parents=True)
+    (left / "mask.nii.gz").write_bytes(b"half")
+    arguments = ["predict", scan, "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+    assert command(*arguments)[0] == 0
+    assert not left.exists()
+    (tmp_path / "out" / "p01" / "report.html").unlink()
+    assert failed(command(*arguments), "has lost its report.html; remove the folder, and it is made again")
+
+
+def test_a_full_disk_ends_it_before_more_work_is_lost(command, tmp_path, weights, monkeypatch):
+    scans = [write_nifti(tmp_path / f"p{i}.nii", scan_of(i)) for i in range(3)]
+    tried = []
+
+    def full(*_, **__):
+        tried.append(1)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ddrsapc.cli.predict.write_report", full)
+    arguments = ["predict", *scans, "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+    code, _, err = command(*arguments)
+    assert (code, len(tried)) == (2, 1)
+    assert "No space left on device; make room, and the same command goes on" in err
+    assert str(tmp_path / "out") in err
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_mask_is_no_scan(command, tmp_path, weights):
+    """Whoever gives a folder with masks beside the scans would have patients without calcium."""
+    write_nifti(tmp_path / "scans" / "p01.nii.gz", scan_of(0))
+    write_nifti(tmp_path / "scans" / "p01_label.nii.gz", (scan_of(0) > 200).astype(np.uint8))
+    arguments = ["predict", tmp_path / "scans", "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+    code, out, err = command(*arguments)
+    assert (code, out.count("Agatston")) == (2, 1)
+    assert "has values from 0 to 1, as masks have, no HU" in err
+
+
+def test_other_values_under_the_same_header_are_another_scan(command, tmp_path, weights):
+    write_nifti(tmp_path / "p01.mhd", scan_of(0))
+    arguments = ["predict", tmp_path / "p01.mhd", "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+    assert command(*arguments)[0] == 0
+    values = np.fromfile(tmp_path / "p01.raw", np.int16)
+    values[:500] = 700
+    values.tofile(tmp_path / "p01.raw")
+    assert failed(command(*arguments), "has other results (of another scan)")
+
+
+def test_remarks_are_kept(command, tmp_path, weights):
+    scan = write_nifti(tmp_path / "p01.nii.gz", scan_of(0))
+    arguments = ["predict", scan, "-o", tmp_path / "out", "--model", "unet", "--weights", weights, "--kvp", "80"]
+    assert command(*arguments)[0] == 0
+    found = json.loads(command(*arguments, "--json")[1])
+    assert "this scan has 80 kVp" in found[0]["score"]["warnings"][0]
+    assert "this scan has 80 kVp" in summary_of(tmp_path / "out")[0]["warnings"]
+    assert "80 kVp" in (tmp_path / "out" / "p01" / "report.html").read_text()

@@ -27,7 +27,8 @@ def scan_of(spots, shape=(6, 60, 80), spacing=(3.0, 0.5, 0.5), *, vessels=VESSEL
         hu[z, y : y + 4, x : x + 4] = 400 + 50 * label
         labels[z, y : y + 4, x : x + 4] = label
     volume = volume_of(hu, spacing, **meta)
-    return volume, labels, score_volume(volume.hu, labels, spacing, vessels=vessels, mass_factor=mass_factor)
+    options = {"vessels": vessels, "mass_factor": mass_factor, "kvp": volume.meta.kvp}
+    return volume, labels, score_volume(volume.hu, labels, spacing, **options)
 
 
 SPOTS = [(1, 1, 10, 20), (1, 2, 12, 21), (2, 2, 30, 50), (3, 4, 40, 12), (1, 4, 8, 60)]

@@ -141,7 +141,7 @@ def test_without_a_mass_factor_it_is_said_why(tmp_path):
     page = report(tmp_path, scan_of(SPOTS[:1]), about={})
     assert page.tables[0][-1] == ["Total", "16.0", "12.0", "-", "1"]
     assert "Mass is not given: it needs a mass factor" in page.text
-    assert "Tube voltagenot in the file" in page.text
+    assert "Tube voltagenot known" in page.text
     assert "Warning" not in page.text
 
 
