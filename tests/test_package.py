@@ -12,7 +12,7 @@ from tests.hub.checkouts import entry_of, manifest_of
 
 EXTRAS = {
     *("triton", "huggingface_hub", "click", "scipy", "onnx", "matplotlib"),
-    *("pydicom", "pylibjpeg", "highdicom", "SimpleITK", "PIL", "nibabel"),
+    *("pydicom", "pylibjpeg", "gdcm", "highdicom", "SimpleITK", "PIL", "nibabel"),
 }
 
 
