@@ -11,6 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 import ddrsapc
 from ddrsapc.cli.evaluate import evaluate
 from ddrsapc.cli.predict import predict
+from ddrsapc.cli.prepare import prepare
 from ddrsapc.cli.scans import models, score
 from ddrsapc.cli.train import train
 from ddrsapc.cli.weights import convert, push, verify
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for command in (models, predict, score, train, evaluate, convert, verify, push):
+for command in (models, predict, score, prepare, train, evaluate, convert, verify, push):
     cli.add_command(command)
 
 
@@ -56,6 +57,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         text = text if isinstance(error, DataError) else " ".join(text.split())
         click.echo(f"error: {text or type(error).__name__}", err=True)
         if "TORCHELASTIC_ERROR_FILE" in os.environ:
-            get_error_handler().record_exception(error)
+            error.__cause__ = error.__context__ = None  # torchrun prints what is recorded: the error, no traceback
+            get_error_handler().record_exception(error.with_traceback(None))
         return 2
     return 0

@@ -1,4 +1,4 @@
-"""What `ddrsapc train` and `evaluate` share: options for the data, and reading it."""
+"""What `ddrsapc prepare`, `train` and `evaluate` share: options for the data, and reading it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ddrsapc import data
 from ddrsapc.cli.sections import section
 from ddrsapc.data.scan_files import split_folders
 
-__all__ = ["LoadedData", "data_options", "load_data"]
+__all__ = ["LoadedData", "data_options", "load_data", "scan_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +42,8 @@ _OPTIONS = (
         metavar="DIR",
         help="Where scans become arrays, once; done ones are passed over.  [default: OUTPUT/prepared]",
     ),
+)
+_SCAN_OPTIONS = (
     _option("--orcascore", is_flag=True, help="Masks are orCaScore's: 4, an unknown vessel, does not count."),
     _option("--series", metavar="UID", help="Which DICOM series, where folders have several; or its description."),
 )
@@ -56,8 +58,16 @@ class LoadedData:
     readers: data.Readers
 
 
+def scan_options(command: F) -> F:
+    """The options of `prepare_scans`."""
+    for option in reversed(_SCAN_OPTIONS):
+        command = option(command)
+    return command
+
+
 def data_options(command: F) -> F:
     """The options that `load_data` takes."""
+    command = scan_options(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

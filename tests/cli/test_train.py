@@ -14,6 +14,7 @@ from ddrsapc.cli.train import train
 from ddrsapc.hub import save_pretrained
 from ddrsapc.training import TrainConfig, load_trained
 from tests.cli.outcomes import failed
+from tests.data.test_scans import add as add_scan
 from tests.training.small import small_network, squares
 
 SHORT = ["--epochs", "1", "--device", "cpu"]
@@ -159,6 +160,46 @@ def test_pngs_and_patients_by_pattern(command, tmp_path):
     assert out.count(": 1 patients, pixels by class") == 3
 
 
+def test_from_scans_to_a_prediction(command, tmp_path):
+    """DICOM series and NIfTI masks: trained on, evaluated, and one of the scans predicted by the weights."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    for i in range(4):
+        add_scan(data, f"p{i}", i, suffix="")
+    split = ["--fractions", "0.5", "0.25", "0.25"]
+    code, out, _ = command("train", data, "-o", run, *SMALL, *split)
+    assert code == 0
+    assert out.startswith(f"4 CT scan(s), of which arrays are made once in {run / 'prepared'}\n")
+    assert f"{data}: 4 patients, 4 files, 12 slices; 0 problem(s)" in out
+    times = {path: path.stat().st_mtime_ns for path in (run / "prepared").rglob("*.npy")}
+    assert len(times) == 8
+    evaluation = ["-o", tmp_path / "scores", *split, "--prepared", run / "prepared", "--pictures", "1", "--json"]
+    code, out, _ = command("evaluate", run / "best.safetensors", data, *evaluation)
+    assert code == 0
+    scores = json.loads(out)
+    assert (scores["patients"], scores["slices"]) == (1, 3)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert command("train", data, "-o", run, *SMALL, *split, "--resume")[0] == 0  # the same data
+    weights = ["--model", "unet", "--weights", run / "best.safetensors"]
+    code, _, err = command("predict", data / "images" / "p0", "-o", tmp_path / "results", *weights)
+    assert code == 0, err
+    assert (tmp_path / "results" / "p0" / "mask.dcm").exists()
+
+
+def test_prepare_once_and_train(command, tmp_path):
+    data, arrays = tmp_path / "data", tmp_path / "arrays"
+    for i in range(3):
+        add_scan(data, f"p{i}", i)
+    assert command("prepare", data, "-o", arrays)[:2] == (0, f"3 scans in {arrays}, 3 new\n")
+    result = json.loads(command("prepare", data, "-o", arrays, "--json")[1])
+    assert result == {"output": str(arrays), "scans": 3, "new": 0}
+    assert command("train", arrays, "-o", tmp_path / "run", *SMALL, "--batch-size", "2")[0] == 0
+    assert failed(command("prepare", arrays, "-o", tmp_path / "more"), "has no CT scans")
+    (data / "labels" / "p1.nii.gz").write_bytes(b"")
+    code, out, err = command("prepare", data, "-o", arrays)
+    assert (code, out, err.count("\n")) == (2, "", 2)
+    assert f"  {data / 'labels' / 'p1.nii.gz'}: " in err
+
+
 def test_wrong_input_is_one_error_and_writes_nothing(command, folder, tmp_path):
     cases = [
         (["--model", "resnet"], "unknown model 'resnet'"),
@@ -206,7 +247,9 @@ def test_torchrun_is_told_the_error(command, folder, tmp_path, monkeypatch):
     (folder / "labels" / "p3.npy").write_bytes(b"")
     code, _, err = command("train", folder, "-o", tmp_path / "run", *SMALL)
     assert (code, "p3.npy: cannot be read" in err) == (2, True)
-    assert "p3.npy: cannot be read" in json.loads((tmp_path / "error.json").read_text())["message"]["message"]
+    told = json.loads((tmp_path / "error.json").read_text())["message"]
+    assert "p3.npy: cannot be read" in told["message"]
+    assert told["extraInfo"]["py_callstack"].startswith("ddrsapc.data.problems.DataError: 1 problem(s)")
 
 
 def test_help_teaches(command):

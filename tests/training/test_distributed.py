@@ -2,14 +2,12 @@
 
 import copy
 import json
-import multiprocessing
 import os
-import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +16,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from ddrsapc.cli.app import run
 from ddrsapc.data import Augmentation, EpochBatches, make_loader, shard_batches
 from ddrsapc.losses import OhemCrossEntropyLoss
 from ddrsapc.models import InputConfig
 from ddrsapc.training import BatchPreparation, TrainConfig, evaluate, fit, load_trained, train_one_epoch
+from ddrsapc.training.checkpoints import Checkpoints
 from ddrsapc.training.distributed import broadcast_buffers, gather, process_group, rank_and_world_size, unwrap
+from tests.training.processes import CONTEXT
 from tests.training.small import small_network, squares
 
 PREPARE = BatchPreparation(InputConfig(), torch.device("cpu"))
@@ -31,9 +32,11 @@ pytestmark = pytest.mark.slow
 
 def two_processes(function, folder):
     """Runs function(rank, folder) on both; an assertion that fails there fails here."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_distributed"])
-    processes = [context.Process(target=joined, args=(function, rank, folder)) for rank in range(2)]
+    processes = [CONTEXT.Process(target=joined, args=(function, rank, folder)) for rank in range(2)]
+    end(processes)
+
+
+def end(processes):
     for process in processes:
         process.start()
     for process in processes:
@@ -201,7 +204,6 @@ def test_one_process_needs_no_group(monkeypatch):
 
 
 def write_data(folder):
-
     for split, count, seed in (("train", 16, 0), ("val", 3, 1)):
         for kind, tensor in zip(("images", "labels"), squares(count, seed=seed).tensors, strict=True):
             (folder / split / kind).mkdir(parents=True)
@@ -209,62 +211,57 @@ def write_data(folder):
                 np.save(folder / split / kind / f"{split}{i}.npy", array)
 
 
-def children_of(pid):
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                status = Path(f"/proc/{entry}/stat").read_text()
-            except OSError:
-                continue
-            if int(status.rpartition(")")[2].split()[1]) == pid:
-                found.append(int(entry))
-    return found
+def arguments(data, output, epochs):
+    network = ["--model", "unet", "--width", "4", "--batch-size", "2", "--device", "cpu"]
+    return ["train", str(data), "-o", str(output), *network, "--epochs", str(epochs), "--checkpoint-steps", "1"]
 
 
-def torchrun(root, data, output, epochs):
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(root / "examples" / "train.py"), str(data), "-o", str(output), "--model", "unet", "--width", "4",
-        "--epochs", str(epochs), "--batch-size", "2", "--checkpoint-steps", "1", "--device", "cpu", "--resume",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+def as_torchrun_does(rank, port, command):
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    torch.set_num_threads(1)
+    sys.exit(run(command))
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds the processes in /proc")
-def test_a_process_that_dies_ends_the_job_and_the_next_run_resumes(root, tmp_path):
+def two_trainings(command):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [CONTEXT.Process(target=as_torchrun_does, args=(rank, port, command)) for rank in range(2)]
+
+
+def test_a_process_that_dies_ends_the_others_and_the_next_run_resumes(tmp_path):
     write_data(tmp_path / "data")
-    epochs = 25
-    job = torchrun(root, tmp_path / "data", tmp_path / "run", epochs)
+    processes = two_trainings(arguments(tmp_path / "data", tmp_path / "run", epochs=6))
+    for process in processes:
+        process.start()
     deadline = time.monotonic() + 90
     while not list((tmp_path / "run" / "checkpoints").glob("step-*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    ranks = [pid for pid in children_of(job.pid) if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert len(ranks) == 2
-    os.kill(ranks[1], signal.SIGKILL)
-    out, _ = job.communicate(timeout=90)
-    assert job.returncode != 0
-    assert re.search(r"Signal 9 \(SIGKILL\)", out)
-    for pid in ranks:
-        assert not os.path.exists(f"/proc/{pid}")
-    log = (tmp_path / "run" / "log.jsonl").read_text() if (tmp_path / "run" / "log.jsonl").exists() else ""
-    assert log.count("\n") < epochs
+        time.sleep(0.005)
+    processes[1].kill()
+    for process in processes:
+        process.join(120)
+    assert processes[1].exitcode == -signal.SIGKILL
+    assert processes[0].exitcode == 2  # it does not wait for ever
+    steps = Checkpoints(tmp_path / "run").steps()
+    assert 0 < steps[-1] < 24
 
-    for output in ("run", "whole"):
-        job = torchrun(root, tmp_path / "data", tmp_path / output, epochs)
-        out, _ = job.communicate(timeout=120)
-        assert job.returncode == 0, out
-        assert ("going on from" in out) == (output == "run")
+    end(two_trainings([*arguments(tmp_path / "data", tmp_path / "run", epochs=6), "--resume"]))
+    end(two_trainings(arguments(tmp_path / "data", tmp_path / "whole", epochs=6)))
     ours, theirs = (load_trained(tmp_path / run / "last.safetensors").state_dict() for run in ("run", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_the_reason_of_a_failed_process_is_reported(root, tmp_path):
+def test_torchrun_reports_the_error_of_a_process(root, tmp_path):
     write_data(tmp_path / "data")
     (tmp_path / "data" / "train" / "labels" / "train3.npy").write_bytes(b"")
-    job = torchrun(root, tmp_path / "data", tmp_path / "run", 1)
-    out, _ = job.communicate(timeout=120)
-    assert job.returncode != 0
-    assert "train3.npy: cannot be read" in out
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ddrsapc"]
+    command = [sys.executable, "-m", *launcher, *arguments(tmp_path / "data", tmp_path / "run", epochs=1)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode != 0
+    reason, report = done.stderr.split("Root Cause (first observed failure)")
+    assert "train3.npy: cannot be read" in report
+    assert "  File " not in report  # the error, not a traceback of ours
+    assert reason.count("error: 1 problem(s) in ") == 2
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,5 @@
 """Killed with SIGKILL at random moments, a run ends as if nothing had happened."""
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -12,18 +11,27 @@ import pytest
 import torch
 
 from ddrsapc.data import Augmentation
-from ddrsapc.training import TrainConfig, fit
+from ddrsapc.files import write_atomically
+from ddrsapc.training import TrainConfig, fit, run
 from ddrsapc.training.checkpoints import Checkpoints
+from tests.training.processes import CONTEXT
 from tests.training.small import small_network, squares
 
 KILLS = 20
 CONFIG = TrainConfig(
-    epochs=12, batch_size=4, accumulate=2, lr=0.05, ema_decay=0.9, clip_norm=1.0, bn_batches=1, checkpoint_steps=2
+    epochs=6, batch_size=4, accumulate=2, lr=0.05, ema_decay=0.9, clip_norm=1.0, bn_batches=1, checkpoint_steps=2
 )
+
+
+def write_curves(path, history):
+    """In place of Matplotlib, which takes longer than an epoch here: the same change of the file system."""
+    write_atomically(path, str(len(history)).encode())
+    return True
 
 
 def train(output):
     torch.set_num_threads(1)
+    run.draw_curves = write_curves
     fit(
         small_network(aux_head=True),
         squares(48),
@@ -44,10 +52,7 @@ def contents(folder):
 
 @pytest.mark.slow
 def test_twenty_kills(tmp_path):
-    # forked from a process that has imported everything: a child begins to train at once
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_resume"])
-    whole = context.Process(target=train, args=(tmp_path / "whole",))
+    whole = CONTEXT.Process(target=train, args=(tmp_path / "whole",))
     start = time.monotonic()
     whole.start()
     whole.join()
@@ -57,10 +62,10 @@ def test_twenty_kills(tmp_path):
     dice, kills, reached = random.Random(0), 0, set()
     output = tmp_path / "killed"
     for _ in range(200):
-        child = context.Process(target=train, args=(output,))
+        child = CONTEXT.Process(target=train, args=(output,))
         child.start()
         # early moments are likely, so that the run lives long enough to be killed 20 times
-        child.join(dice.expovariate(1) * seconds / 12 if kills < KILLS else None)
+        child.join(dice.expovariate(1) * seconds / 40 if kills < KILLS else None)
         if child.is_alive():
             child.kill()
             child.join()
@@ -104,6 +109,7 @@ def killed_at(output, moment):
         setattr(Path, name, watched(getattr(Path, name)))
     shutil.rmtree = watched(shutil.rmtree)
     torch.set_num_threads(1)
+    run.draw_curves = write_curves
     config = TrainConfig(epochs=2, batch_size=8, lr=0.05, ema_decay=0.9, keep=1)
     fit(small_network(), squares(8), squares(3, seed=1), output, config=config, device="cpu", resume=True)
     (output / "changes").write_text(str(count[0]))
@@ -111,24 +117,21 @@ def killed_at(output, moment):
 
 @pytest.mark.slow
 def test_killed_before_every_change_of_the_file_system(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_resume"])
-
-    def run(name, moment):
-        child = context.Process(target=killed_at, args=(tmp_path / name, moment))
+    def ends(name, moment):
+        child = CONTEXT.Process(target=killed_at, args=(tmp_path / name, moment))
         child.start()
         child.join()
         return child.exitcode
 
-    assert run("whole", 0) == 0
+    assert ends("whole", 0) == 0
     changes = int((tmp_path / "whole" / "changes").read_text())
     assert changes > 15
     for moment in range(1, changes + 1):
         output = tmp_path / str(moment)
-        assert run(str(moment), moment) == -signal.SIGKILL
+        assert ends(str(moment), moment) == -signal.SIGKILL
         for step in Checkpoints(output).steps():
             Checkpoints(output).load(step)
-        assert run(str(moment), 0) == 0
+        assert ends(str(moment), 0) == 0
         ours, theirs = contents(output), contents(tmp_path / "whole")
         assert ours.keys() == theirs.keys(), moment
         assert all(ours[name] == theirs[name] for name in ours), moment
