@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddrsapc.ct import CTError, Volume, read_volume
+from ddrsapc.ct.sources import check_hu
 from ddrsapc.ct.volume import check_axial
 from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore, TubeVoltageWarning, score_volume
 
 __all__ = ["ReadOptions", "ScoreOptions", "read_options", "score_options"]
 
 _LEAST_FACTOR, _MOST_FACTOR = 0.3, 2.0  # mg/(ml HU); published ones are 0.6 to 0.9
-_IMAGES, _MOST_LABEL = ("nifti", "metaimage", "nrrd"), 255
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -40,8 +40,7 @@ class ReadOptions:
         volume = read_volume(scan, series=self.series, spacing=self.spacing, window=self.png_window)
         if volume.spacing is None:
             raise CTError(f"{scan}: has no spacing, so nothing in it can be measured; give it with --spacing")
-        if volume.meta.format in _IMAGES and volume.hu.min() >= 0 and volume.hu.max() <= _MOST_LABEL:
-            raise CTError(f"{scan}: has values from 0 to {volume.hu.max()}, as masks have, no HU; give the scan")
+        check_hu(scan, volume)
         return volume
 
 

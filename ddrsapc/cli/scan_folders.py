@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ddrsapc.ct.volume import DICOM, IMAGES, suffix_of
+from ddrsapc.ct.sources import is_dicom_file
+from ddrsapc.ct.volume import IMAGES, suffix_of
 from ddrsapc.messages import shown
 
 __all__ = ["named_scans"]
@@ -55,25 +56,12 @@ def _scans_in(path: Path, output: Path, seen: set[Path]) -> Iterator[Path]:
         yield path  # its error is shown when it is read
         return
     files = [entry for entry in inside if entry.is_file()]
-    if any(_is_dicom(file) for file in files):
+    if any(is_dicom_file(file) for file in files):
         yield path
     yield from (file for file in files if suffix_of(file) in IMAGES)
     for entry in inside:
         if entry.is_dir():
             yield from _scans_in(entry, output, seen)
-
-
-def _is_dicom(file: Path) -> bool:
-    """Whether a file is named like a DICOM file, or begins like one after its 128 free bytes."""
-    if file.name == "DICOMDIR":  # the index of a medium, whose slices lie in other folders
-        return False
-    if file.suffix.lower() in DICOM:
-        return True
-    try:
-        with file.open("rb") as opened:
-            return opened.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _name_of(scan: Path, given: Path) -> str:

@@ -76,7 +76,7 @@ def _recipe_options(command: F) -> F:
 @_network("--aux-head", is_flag=True, help="A new network gets an auxiliary head for training.")
 @data_options
 @_training("--augment", is_flag=True, help="Shift, scale, rotate, add noise; no mirror, for vessels have sides.")
-@_training("--crop", type=int, help="Augment to crops of so many pixels, half of them around calcium.")
+@_training("--crop", type=click.IntRange(min=1), help="Augment to crops of so many pixels, half around calcium.")
 @_training("--loss", type=click.Choice(["ohem", "ohem+dice"]), default="ohem", show_default=True)
 @_recipe_options
 def train(

@@ -16,7 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-
 from ddrsapc.ct.coca import read_coca_plist, read_orcascore
 from ddrsapc.ct.masks import read_mask
 from ddrsapc.ct.orientation import SliceOrientation
-from ddrsapc.ct.sources import file_facts
+from ddrsapc.ct.sources import check_hu, file_facts
 from ddrsapc.ct.volume import Volume, check_axial, read_volume
 from ddrsapc.data.problems import DataError, Problem, raise_problems
 from ddrsapc.data.readers import READERS, Readers
@@ -88,7 +88,7 @@ def prepare_scans(
         The arrays, and what is wrong with scans that could not be read: `raise_for_problems` raises it.
 
     Raises:
-        DataError: if `folder` is none, or `into` lies among its images or labels.
+        DataError: if `folder` is none, or `into` lies among its images or labels, or is of other scans or options.
         ImportError: if there are scans, without the extra `ct`.
         OSError: if `into` cannot be written to; what is done stays.
     """
@@ -119,9 +119,16 @@ def _prepare(pair: ScanPair, into: Path, options: dict[str, Any]) -> tuple[Prepa
     """One scan's arrays, and whether they are new."""
     image, label, about = (into / kind / f"{pair.name}{suffix}" for kind, suffix in _FILES)
     facts = {**options, "scan": file_facts(pair.scan), "mask": file_facts(pair.mask)}
-    done = {"fingerprint": hashlib.sha256(repr(facts).encode()).hexdigest()}
-    if image.exists() and label.exists() and _content(about) == done:
+    place = {**options, "scan": str(pair.scan.resolve())}
+    done = {"fingerprint": hashlib.sha256(repr(facts).encode()).hexdigest(), **place}
+    found = _content(about)
+    if image.exists() and label.exists() and found.get("fingerprint") == done["fingerprint"]:
         return PreparedScan(pair, image, label), False
+    if differs := [key for key in place if found and found.get(key) != place[key]]:
+        raise DataError(  # another training may be reading it
+            f"{image} was made with another {' and '.join(differs)}; give another folder for prepared scans "
+            "(--prepared), or remove this one"
+        )
     try:
         volume, labels = _read(pair, orcascore=options["orcascore"], series=options["series"])
     except (ImportError, MemoryError):
@@ -147,6 +154,7 @@ _FILES = (("images", ".npy"), ("labels", ".npy"), ("sources", ".json"))
 def _read(pair: ScanPair, *, orcascore: bool, series: str | None) -> tuple[Volume, NDArray[np.uint8]]:
     volume = read_volume(pair.scan, series=series if pair.scan.is_dir() else None)
     check_axial(volume)
+    check_hu(pair.scan, volume)
     if pair.mask.suffix.lower() in COCA:
         return volume, read_coca_plist(pair.mask, volume)
     return volume, read_orcascore(pair.mask, volume) if orcascore else read_mask(pair.mask, volume)
@@ -166,11 +174,12 @@ def _save(path: Path, array: NDArray[Any], volume: Volume) -> None:
             file.write(plane.data)
 
 
-def _content(about: Path) -> Any:
+def _content(about: Path) -> dict[str, Any]:
     try:
-        return json.loads(about.read_text(encoding="utf-8"))
+        content = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _problem(pair: ScanPair, error: Exception) -> Problem:

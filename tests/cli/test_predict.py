@@ -340,7 +340,7 @@ def test_a_mask_is_no_scan(command, tmp_path, weights):
     arguments = ["predict", tmp_path / "scans", "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
     code, out, err = command(*arguments)
     assert (code, out.count("Agatston")) == (2, 1)
-    assert "has values from 0 to 1, as masks have, no HU" in err
+    assert "has values from 0 to 1, as masks and scaled images have; expected HU" in err
 
 
 def test_other_values_under_the_same_header_are_another_scan(command, tmp_path, weights):
