@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from ddrsapc.ct.errors import CTError, reason_of
+from ddrsapc.ct.errors import CTError, reason_of, silence
+from ddrsapc.ct.headers import check_metaimage_header, check_nrrd_header
 from ddrsapc.ct.nifti import read_nifti_header, read_nifti_planes
 from ddrsapc.ct.volume import (
     AIR,
@@ -40,9 +40,6 @@ FORMATS = {
 }
 MAX_VOXELS = 1 << 31  # 8,192 slices of 512 x 512; more is a damaged header
 SAME_CORNER = 0.05  # mm that two forms of a header may differ by at a corner
-# where MetaImage and NRRD name the file of their values
-DATA_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*([^\r\n]*)", re.MULTILINE | re.IGNORECASE)
-MAX_HEADER = 1 << 18  # bytes in which it stands
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +79,18 @@ def open_image(path: Path) -> Image:
     Raises:
         CTError: if it is damaged, or no 3D image of single values at right angles.
     """
-    suffix = suffix_of(path)
-    is_nifti = FORMATS[suffix][0] == "nifti"
-    if not is_nifti:
-        _check_data_files(path)
+    kind, reader_name = FORMATS[suffix_of(path)]
+    header, held = None, None
+    if kind == "nifti":
+        header = read_nifti_header(path)
+    else:
+        held = check_metaimage_header(path) if kind == "metaimage" else check_nrrd_header(path)
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(FORMATS[suffix][1])
+    reader.SetImageIO(reader_name)
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with silence:
+            reader.ReadImageInformation()
     except RuntimeError as error:  # ITK's only one
         raise _unreadable(path, error) from error
     size = reader.GetSize()
@@ -105,7 +105,6 @@ def open_image(path: Path) -> Image:
     check_spacing(path, spacing)
     if np.prod([float(side) for side in size]) > MAX_VOXELS:
         raise CTError(f"{path}: claims to have {' x '.join(map(str, size))} voxels; get it again, it is damaged")
-    header = read_nifti_header(path) if is_nifti else None
     direction = np.reshape(reader.GetDirection(), (reader.GetDimension(),) * 2)[:3, :3]
     origin = np.array(reader.GetOrigin()[:3])
     if not (np.isfinite(direction).all() and np.isfinite(origin).all()):
@@ -119,7 +118,7 @@ def open_image(path: Path) -> Image:
         if reader.GetMetaData("sform_code") != "0":
             _check_sform(path, reader, affine)
     shape = (size[2], size[1], size[0])
-    planes = _read_planes(path, reader, shape) if header is None else read_nifti_planes(path, header, shape)
+    planes = _read_planes(path, reader, shape, held) if header is None else read_nifti_planes(path, header, shape)
     return Image(shape, affine, spacing, planes)
 
 
@@ -157,28 +156,19 @@ def _check_sform(path: Path, reader: sitk.ImageFileReader, affine: NDArray[np.fl
         raise CTError(f"{path}: its sform contradicts its qform or pixdim; export it again with one geometry")
 
 
-def _check_data_files(path: Path) -> None:
-    """Refuse a MetaImage or NRRD header whose values lie in another folder: what it names there may be anything."""
-    with path.open("rb") as file:
-        header = file.read(MAX_HEADER)
-    found = DATA_FILE.search(header)
-    if found is None:
-        return
-    is_list = found[1].strip().upper().startswith(b"LIST")
-    for line in header[found.end() :].splitlines() if is_list else [found[1]]:
-        name = line.decode(errors="replace").strip()
-        for kind in (PurePosixPath, PureWindowsPath):
-            if kind(name).is_absolute() or ".." in kind(name).parts:
-                raise CTError(f"{path}: has its values in another folder ({name[:80]!r}); put that file beside it")
-
-
-def _read_planes(path: Path, reader: sitk.ImageFileReader, shape: tuple[int, int, int]) -> Iterator[NDArray[Any]]:
-    """The planes (H, W) of what ITK reads whole."""
+def _read_planes(
+    path: Path, reader: sitk.ImageFileReader, shape: tuple[int, int, int], held: int | None
+) -> Iterator[NDArray[Any]]:
+    """The planes (H, W) of what ITK reads whole; `held`: how many bytes it should be, if known."""
     try:
-        image = reader.Execute()
+        with silence:
+            image = reader.Execute()
     except RuntimeError as error:
         raise _unreadable(path, error) from error
-    yield from sitk.GetArrayViewFromImage(image).reshape(shape)
+    values = sitk.GetArrayViewFromImage(image)
+    if held not in {None, values.nbytes}:  # ITK takes what it needs
+        raise CTError(f"{path}: holds {held} bytes of values, by its header {values.nbytes}; get the file again")
+    yield from values.reshape(shape)
 
 
 def _unreadable(path: Path, error: Exception) -> CTError:

@@ -53,9 +53,14 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     order = {b"\x5c\x01\0\0": "<", b"\0\0\x01\x5c": ">"}.get(header[:4])  # 348, the header's size
     if order is None or header[344:347] != b"n+1":  # else ITK takes it for Analyze, without orientation
         raise CTError(f"{path}: is no NIfTI-1 file; convert it to one")
-    sizes = np.frombuffer(header, f"{order}f4", 3, offset=80)  # pixdim, mm
-    if not (np.isfinite(sizes).all() and (sizes != 0).all()):
-        raise CTError(f"{path}: has voxels of {' x '.join(f'{size:g}' for size in sizes)} mm; export it again")
+    axes, *size = np.frombuffer(header, f"{order}i2", 8, offset=40).tolist()  # dim
+    size = size[: max(axes, 0)]
+    if not 3 <= axes <= 7 or min(size) < 1:  # ITK takes a size of 0 for 1
+        sides = " x ".join(map(str, size)) or "no"
+        raise CTError(f"{path}: is an image of {sides} voxels; expected one 3D image of single values")
+    lengths = np.frombuffer(header, f"{order}f4", 3, offset=80)  # pixdim, mm
+    if not (np.isfinite(lengths).all() and (lengths != 0).all()):
+        raise CTError(f"{path}: has voxels of {' x '.join(f'{length:g}' for length in lengths)} mm; export it again")
     code = int(np.frombuffer(header, f"{order}i2", 1, offset=70)[0])
     if code not in DTYPES:
         raise CTError(f"{path}: has values of NIfTI's type {code}; expected single whole or decimal numbers")

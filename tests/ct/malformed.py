@@ -1,6 +1,5 @@
-"""Damaged scans, made from sound ones by a seeded generator."""
+"""Damaged scans, made from sound ones by a seeded generator: what is done to a series of DICOM files."""
 
-import gzip
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,40 @@ class Damage:
     apply: Callable[[Path, np.random.Generator], None]
     result: str
     """"error"; "same": reads as before; "any": either."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sound scan or mask in a folder of its own."""
+
+    folder: Path
+    name: str
+    """Of the file; empty: the folder itself is given."""
+    damages: tuple[Damage, ...]
+
+    @property
+    def path(self) -> Path:
+        """What is given to be read."""
+        return self.folder / self.name
+
+    def copy(self, folder: Path) -> Path:
+        """The same in a new folder."""
+        shutil.copytree(self.folder, folder)
+        return folder / self.name
+
+
+def damaged(
+    sources: list[Source], folder: Path, *, rounds: int = 1, seed: int = 0, every: int = 1
+) -> Iterator[tuple[Source, Damage, Path]]:
+    """Every damage of every source, `rounds` times or but one in `every`: a copy that it was done to, for a while."""
+    pairs = [(source, damage) for source in sources for damage in source.damages] * rounds
+    for number, (source, damage) in enumerate(pairs):
+        if number % every == 0:
+            copy = folder / f"{number}_{source.folder.name}"
+            path = source.copy(copy)
+            damage.apply(path, np.random.default_rng((seed, number)))
+            yield source, damage, path
+            shutil.rmtree(copy)
 
 
 def pick(folder: Path, rng) -> Path:
@@ -68,6 +101,16 @@ def scramble(path: Path, rng, *, first: int | None = None) -> None:
     path.write_bytes(bytes(data))
 
 
+def write_text(path: Path, rng) -> None:
+    """A text instead of a scan."""
+    path.write_text("text" * rng.integers(1, 99))
+
+
+def empty_file(path: Path, rng) -> None:
+    """No bytes."""
+    path.write_bytes(b"")
+
+
 def shuffle(folder: Path, rng) -> None:
     """Exchange all names."""
     files = sorted(folder.iterdir())
@@ -89,10 +132,17 @@ def empty(folder: Path, rng) -> None:
 
 
 def add_series(folder: Path, rng) -> None:
-    """A slice of another series."""
-    file = folder / "other.dcm"
-    shutil.copyfile(pick(folder, rng), file)
-    edit(file, SeriesInstanceUID=f"1.2.3.{rng.integers(1, 99)}", SOPInstanceUID="1.2.3.4")
+    """Slices of another series."""
+    for number, file in enumerate(sorted(folder.iterdir())[:2]):
+        copy = folder / f"other{number}.dcm"
+        shutil.copyfile(file, copy)
+        edit(copy, SeriesInstanceUID="1.2.3.4", SOPInstanceUID=f"1.2.3.4.{number}")
+
+
+def of_modality(folder: Path, rng) -> None:
+    """All slices."""
+    for file in folder.iterdir():
+        edit(file, Modality=b"MR")
 
 
 SPACINGS = (b"0\\0", b"-1\\1", b"1000\\1000", b"1e-9\\1", b"nan\\nan", b"inf\\1", b"half\\half", b"0.5", b"1e999\\1")
@@ -104,83 +154,24 @@ def put_one(keyword: str, *values: bytes) -> Callable[[Path, np.random.Generator
 
 
 SERIES = (
-    Damage("cut short", lambda folder, rng: cut(pick(folder, rng), rng), "error"),
-    Damage("missing tag", lambda folder, rng: edit(pick(folder, rng), **{rng.choice(NEEDED): None}), "error"),
+    Damage("truncated", lambda folder, rng: cut(pick(folder, rng), rng), "error"),
+    Damage("missing tags", lambda folder, rng: edit(pick(folder, rng), **{rng.choice(NEEDED): None}), "error"),
     Damage("shuffled", shuffle, "same"),
     Damage("duplicated", add_copy, "error"),
     Damage("slice missing", lambda folder, rng: inner(folder).unlink(), "error"),
     Damage("mixed series", add_series, "error"),
     Damage("mixed size", lambda folder, rng: edit(pick(folder, rng), Rows=16), "error"),
-    Damage("modality", put_one("Modality", b"MR", b"PT", b""), "error"),
-    Damage("no slices", empty, "error"),
-    Damage("spacing", put_one("PixelSpacing", *SPACINGS), "error"),
-    Damage("position", put_one("ImagePositionPatient", b"1\\2\\nan ", b"1\\2", b"", b"1\\2\\3\\4 "), "error"),
+    Damage("wrong modality", of_modality, "error"),
+    Damage("mixed modality", put_one("Modality", b"MR", b"PT", b""), "error"),
+    Damage("zero slices", empty, "error"),
+    Damage("absurd spacing", put_one("PixelSpacing", *SPACINGS), "error"),
+    Damage("NaN", put_one("ImagePositionPatient", b"1\\2\\nan ", b"nan\\nan\\nan "), "error"),
+    Damage("position", put_one("ImagePositionPatient", b"1\\2", b"", b"1\\2\\3\\4 "), "error"),
     Damage("slope", put_one("RescaleSlope", b"nan ", b"0 ", b"x ", b"-1"), "error"),
-    Damage("text", lambda folder, rng: (folder / "notes.dcm").write_text("text" * rng.integers(1, 99)), "error"),
-    Damage("no bytes", lambda folder, rng: (folder / "empty.dcm").write_bytes(b""), "error"),
-    Damage("other files", lambda folder, rng: (folder / "README").write_text("text" * rng.integers(1, 99)), "same"),
+    Damage("text named .dcm", lambda folder, rng: write_text(folder / "notes.dcm", rng), "error"),
+    Damage("no bytes", lambda folder, rng: empty_file(folder / "empty.dcm", rng), "error"),
+    Damage("other files", lambda folder, rng: write_text(folder / "README", rng), "same"),
     Damage("few pixels", lambda folder, rng: edit(pick(folder, rng), PixelData=encapsulate([bytes(64)])), "error"),
     Damage("header", lambda folder, rng: scramble(pick(folder, rng), rng, first=3000), "any"),
     Damage("bytes", lambda folder, rng: scramble(pick(folder, rng), rng), "any"),
 )
-
-
-def unpacked(change: Callable[[bytearray, np.random.Generator], None]) -> Callable[[Path, np.random.Generator], None]:
-    """Do something to the bytes of a `.nii.gz` file."""
-
-    def apply(path: Path, rng: np.random.Generator) -> None:
-        data = bytearray(gzip.decompress(path.read_bytes()))
-        change(data, rng)
-        path.write_bytes(gzip.compress(bytes(data), compresslevel=1))
-
-    return apply
-
-
-def put(offset: int, dtype: str, choices: tuple[float, ...]) -> Callable[[Path, np.random.Generator], None]:
-    """Set one number."""
-
-    def change(data: bytearray, rng: np.random.Generator) -> None:
-        part = np.array(rng.choice(choices)).astype(dtype).tobytes()
-        data[offset : offset + len(part)] = part
-
-    return unpacked(change)
-
-
-def shorten(data: bytearray, rng) -> None:
-    """Leave a random share."""
-    del data[int(len(data) * rng.uniform(0, 0.98)) :]
-
-
-def mix(data: bytearray, rng) -> None:
-    """Change some bytes of the header."""
-    for place in rng.integers(0, 352, rng.integers(1, 8)):
-        data[place] = rng.integers(256)
-
-
-def not_finite(data: bytearray, rng) -> None:
-    """As float32 with one value that is not finite."""
-    values = np.frombuffer(bytes(data[352:]), np.int16).astype(np.float32)
-    values[rng.integers(len(values))] = rng.choice([np.nan, np.inf, -np.inf])
-    data[70:74] = np.array([16, 32], "<i2").tobytes()  # datatype, bitpix
-    data[112:120] = np.zeros(2, "<f4").tobytes()  # no slope
-    data[352:] = values.tobytes()
-
-
-IMAGES = (
-    Damage("cut short", cut, "error"),
-    Damage("packed short", unpacked(shorten), "error"),
-    Damage("size", put(42, "<i2", (0, -1, 30000, 9999)), "error"),
-    Damage("spacing", put(80, "<f4", (0.0, np.nan, np.inf, 1000.0, 1e-9)), "error"),
-    Damage("not finite", unpacked(not_finite), "error"),
-    Damage("text", lambda path, rng: path.write_text("text" * rng.integers(1, 99)), "error"),
-    Damage("no bytes", lambda path, rng: path.write_bytes(b""), "error"),
-    Damage("header", unpacked(mix), "any"),
-    Damage("bytes", scramble, "any"),
-)
-
-
-def damages(count: int, seed: int = 0) -> Iterator[tuple[int, Damage, np.random.Generator]]:
-    """`count` times a damage with the numbers that it is done by: all kinds in turn."""
-    kinds = (*SERIES, *IMAGES)
-    for number in range(count):
-        yield number, kinds[number % len(kinds)], np.random.default_rng((seed, number))

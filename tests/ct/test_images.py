@@ -148,7 +148,7 @@ def test_images_that_are_no_scans(tmp_path):
     with pytest.raises(CTError, match=r"mm \(z, y, x\) apart"):
         read_volume(write(path, phantom(), spacing=(0.5, 0.5, 500.0)))
     path.write_text("text")
-    with pytest.raises(CTError, match="scan.nii.gz: cannot be read"):
+    with pytest.raises(CTError, match="scan.nii.gz: is no NIfTI-1 file"):
         read_volume(path)
 
 

@@ -8,33 +8,48 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.uid import RLELossless
 
 from ddrsapc.ct import CTError, Volume, read_volume
-from tests.ct.malformed import SERIES, damages
+from tests.ct.malformed import SERIES, Source, damaged
+from tests.ct.malformed_images import MHA, MHD, NHDR, NIFTI, NRRD, PNG
 from tests.ct.series_files import phantom, write_series
 from tests.ct.test_images import write
 
-COUNT, SEED = 27 * 8, int(os.environ.get("DDRSAPC_TEST_SEED", "0"))
+SEED = int(os.environ.get("DDRSAPC_TEST_SEED", "0"))
 REAL_SERIES, REAL_IMAGE = ("qrm_cci_canon", "totalseg_dicom_j2k"), "qrm_cci_canon/qrm_insert_crop"
+IMAGES = {"scan.nii.gz": NIFTI, "scan.mha": MHA, "scan.mhd": MHD, "scan.nrrd": NRRD, "scan.nhdr": NHDR}
 
 
-def invented(folder: Path) -> tuple[list[Path], Path]:
-    """Folders with a series each, and a NIfTI file."""
+def invented(folder: Path) -> list[Source]:
+    """A scan of 5 slices, 32 x 36, in every format; a picture of one."""
+    sources = []
     for syntax in (None, RLELossless):
-        write_series(folder / f"series{syntax}", phantom(4), syntax=syntax)
-    return sorted(folder.iterdir()), write(folder / "scan.nii.gz", phantom(8, 24, 32))
+        write_series(folder / f"series{syntax}", phantom(5, 32, 36), syntax=syntax)
+        sources.append(Source(folder / f"series{syntax}", "", SERIES))
+    for name, damages in IMAGES.items():
+        (folder / name).mkdir()
+        write(folder / name / name, phantom(5, 32, 36))
+        sources.append(Source(folder / name, name, damages))
+    (folder / "picture").mkdir()
+    Image.fromarray((phantom(1, 32, 36)[0] + 1024).astype(np.uint16)).save(folder / "picture" / "scan.png")
+    return [*sources, Source(folder / "picture", "scan.png", PNG)]
 
 
-def real(test_data: Path, folder: Path) -> tuple[list[Path], Path]:
+def real(test_data: Path, folder: Path) -> list[Source]:
     """Four neighbouring slices of each real series, and a part of a NIfTI file."""
+    sources = []
     for name in REAL_SERIES:
         files = (test_data / name).glob("*.dcm")
         (folder / name).mkdir()
         for file in sorted(files, key=lambda file: pydicom.dcmread(file).ImagePositionPatient[2])[:4]:
             shutil.copyfile(file, folder / name / file.name)
-    series, image = sorted(folder.iterdir()), read_volume(test_data / f"{REAL_IMAGE}.nii.gz")
-    return series, write(folder / "scan.nii.gz", image.hu[8:16], spacing=image.spacing[::-1])
+        sources.append(Source(folder / name, "", SERIES))
+    image = read_volume(test_data / f"{REAL_IMAGE}.nii.gz")
+    (folder / "nifti").mkdir()
+    write(folder / "nifti" / "scan.nii.gz", image.hu[8:16], spacing=image.spacing[::-1])
+    return [*sources, Source(folder / "nifti", "scan.nii.gz", NIFTI)]
 
 
 def outcome(path: Path) -> Volume | CTError:
@@ -45,18 +60,13 @@ def outcome(path: Path) -> Volume | CTError:
         return error
 
 
-def check(sources: tuple[list[Path], Path], folder: Path, count: int) -> None:
-    """Damage copies of the sources `count` times and read them."""
-    series, image = sources
-    sound = {source: read_volume(source) for source in (*series, image)}
-    for number, damage, rng in damages(count, SEED):
-        source = series[number % len(series)] if damage in SERIES else image
-        path = folder / f"{number}{''.join(source.suffixes) if source == image else ''}"
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, path)
-        damage.apply(path, rng)
+def check(sources: list[Source], folder: Path, *, rounds: int) -> None:
+    """Damage copies of the sources and read them."""
+    sound = {source: read_volume(source.path) for source in sources}
+    for source, damage, path in damaged(sources, folder, rounds=rounds, seed=SEED):
         start = time.monotonic()
         result = outcome(path)
-        where = f"{number} {damage.name} in {source.name}: {result}"
+        where = f"{damage.name} in {path}: {result}"
         if isinstance(result, CTError):
             assert damage.result != "same", where
             assert str(result).startswith(str(path)), where
@@ -70,15 +80,14 @@ def check(sources: tuple[list[Path], Path], folder: Path, count: int) -> None:
                 assert np.array_equal(result.hu, sound[source].hu)
                 assert np.array_equal(result.affine, sound[source].affine)
         assert time.monotonic() - start < 10
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def test_invented_files(tmp_path):
     (tmp_path / "sound").mkdir()
-    check(invented(tmp_path / "sound"), tmp_path, COUNT)
+    check(invented(tmp_path / "sound"), tmp_path, rounds=3)
 
 
 @pytest.mark.slow
 def test_real_files(test_data, tmp_path):
     (tmp_path / "sound").mkdir()
-    check(real(test_data, tmp_path / "sound"), tmp_path, COUNT)
+    check(real(test_data, tmp_path / "sound"), tmp_path, rounds=4)
