@@ -10,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 import ddrsapc
 from ddrsapc.cli.evaluate import evaluate
+from ddrsapc.cli.phantom import phantom
 from ddrsapc.cli.predict import predict
 from ddrsapc.cli.prepare import prepare
 from ddrsapc.cli.scans import models, score
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (models, predict, score, prepare, train, evaluate, convert, verify, push):
+for command in (models, predict, score, phantom, prepare, train, evaluate, convert, verify, push):
     cli.add_command(command)
 
 

@@ -1,0 +1,72 @@
+"""Slices of simulated cases as a `torch.utils.data.Dataset`, made when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch.utils.data import Dataset
+
+from ddrsapc.data import Sample
+from ddrsapc.phantom.draws import check_arguments, draw_case, slice_of_item
+from ddrsapc.phantom.parameters import PhantomParameters, Split
+from ddrsapc.phantom.render import render_slice
+
+__all__ = ["PhantomDataset"]
+
+
+class PhantomDataset(Dataset[Sample]):
+    """`n` simulated slices with labels, each of another case; usable where a `SliceDataset` is.
+
+    Item i is a slice of `make_case(seed, i, split=split, size=size)`. It depends on nothing else: not on workers,
+    threads, order or the items asked for before.
+
+    Args:
+        split: "train", "val", "test" or "shifted" (other noise, field of view, kernel and contrast); no two have a
+            case in common.
+        size: pixels per side, at least 32.
+        n: items.
+        seed: of the whole set.
+        calcium: the chance that an item of a case with coronary calcium is one of the slices through it; else, and
+            in the other cases, any slice of the case.
+        parameters: what is drawn from; None: the defaults.
+
+    Raises:
+        ValueError: for arguments out of their ranges.
+        ImportError: at the first item, without the extra `phantom`.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        size: int = 512,
+        n: int = 1000,
+        seed: int = 0,
+        *,
+        calcium: float = 0.7,
+        parameters: PhantomParameters | None = None,
+    ) -> None:
+        check_arguments(seed, 0, split, size)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
+        if isinstance(calcium, bool) or not isinstance(calcium, int | float) or not 0 <= calcium <= 1:
+            raise ValueError(f"calcium must be between 0 and 1, got {calcium!r}")
+        self.split, self.size, self.n, self.seed, self.calcium = split, size, n, seed, calcium
+        self.parameters = parameters or PhantomParameters()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the arguments, by which a training run knows its data again."""
+        facts = (self.split, self.size, self.n, self.seed, self.calcium, self.parameters)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -self.n <= index < self.n:
+            raise IndexError(f"item {index} of {self.n}")
+        draw = draw_case(self.seed, int(index) % self.n, split=self.split, size=self.size, parameters=self.parameters)
+        z = slice_of_item(draw, self.calcium)
+        rendered = render_slice(draw, z)
+        return Sample(torch.from_numpy(rendered.hu), torch.from_numpy(rendered.labels), f"{draw.name}[{z}]")

@@ -1,0 +1,216 @@
+"""What is as bright as coronary calcium and is none: the same shapes at other places, and metal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ddrsapc.phantom.anatomy import Anatomy
+from ddrsapc.phantom.lesions import draw_density, draw_volume
+from ddrsapc.phantom.parameters import PhantomParameters
+from ddrsapc.phantom.placement import Placement
+from ddrsapc.phantom.tubes import Curve, smooth_curve
+from ddrsapc.phantom.vessels import Arc, Ball, Deposit, Tube, aorta_curve
+
+__all__ = ["SITES", "draw_mimics"]
+
+SITES = (*("aortic wall", "aortic valve", "mitral annulus", "lymph node", "pericardium", "stent", "lead"),)
+_METAL = 1500.0  # mg/ml: about 2100 HU
+_MOST = 40
+_NODES = (
+    (-46, 34, 48),
+    (-32, 52, 36),
+    (18, 46, 50),
+    (26, 50, 38),
+    (-26, 20, 62),
+    (4, 40, 56),
+    (-60, 40, 30),
+    (40, 52, 24),
+)
+
+
+def draw_mimics(
+    parameters: PhantomParameters,
+    placement: Placement,
+    anatomy: Anatomy,
+    courses: Mapping[str, Curve],
+    rng: np.random.Generator,
+) -> tuple[Deposit, ...]:
+    """All of a case that is no coronary calcium, label 0."""
+    p = parameters
+    chances = rng.random(7)  # one each, so that one rate does not change what another draws
+    found: list[Deposit] = []
+    if chances[0] < p.aortic_wall_rate:
+        found += _aortic_wall(p, placement, anatomy, courses["RCA"], rng)
+    if chances[1] < p.aortic_valve_rate:
+        found += _aortic_valve(p, placement, anatomy, rng)
+    if chances[2] < p.mitral_annulus_rate:
+        found += _mitral_annulus(p, courses["LCX"], placement, rng)
+    if chances[3] < p.lymph_node_rate:
+        found += _lymph_nodes(p, placement, rng)
+    if chances[4] < p.pericardium_rate:
+        found += _pericardium(p, placement, anatomy, rng)
+    if chances[5] < p.stent_rate:
+        found.append(_stent(p, courses, rng))
+    if chances[6] < p.lead_rate:
+        points = [
+            (-43, 12, 75),
+            (-44, 10, 45),
+            (-46, 0, 22),
+            (-40, -8, 2),
+            (-18, -20, -14),
+            (8, -32, -28),
+            (26, -36, -36),
+        ]
+        points_moved = np.array(points, float) + rng.uniform(-3, 3, (len(points), 3))
+        curve = smooth_curve(placement.to_scan(points_moved))
+        found.append(Deposit("lead", 0, Tube(curve, rng.uniform(0.7, 1.1)), 2 * _METAL))
+    return tuple(found)
+
+
+def _aortic_wall(
+    p: PhantomParameters, placement: Placement, anatomy: Anatomy, rca: Curve, rng: np.random.Generator
+) -> list[Deposit]:
+    volume = draw_volume(p, "aortic_wall", rng)
+    curves = {
+        "aorta": aorta_curve(anatomy, placement, "aorta", 18, 72),
+        "descending_aorta": aorta_curve(anatomy, placement, "descending_aorta", -72, 72),
+    }
+    found: list[Deposit] = []
+    for _ in range(_MOST):
+        if volume < 5 and found:
+            break
+        if rng.random() < p.ostium_rate:
+            arc = _at_ostium(curves["aorta"], rca, rng)
+        else:
+            name = "aorta" if rng.random() < 0.35 else "descending_aorta"
+            curve = curves[name]
+            radius = _wall_radius(anatomy, name, 30) * placement.scale
+            length = min(rng.uniform(3, 25), max(volume, 20) / 12, 0.9 * curve.length)
+            arc = Arc(
+                curve,
+                rng.uniform(0, curve.length - length),
+                length,
+                radius - 1,
+                rng.uniform(0.8, 2.5),
+                rng.uniform(0, 2 * math.pi),
+                min(rng.uniform(3, 30), max(volume, 20) / 12) / radius,
+            )
+        found.append(Deposit("aortic wall", 0, arc, draw_density(p, rng)))
+        volume -= arc.volume
+    return found
+
+
+def _wall_radius(anatomy: Anatomy, name: str, z: float) -> float:
+    """The mean radius of an aorta at a level, the frame's mm."""
+    ellipse = anatomy.structures[name].at(z)
+    return (ellipse.a + ellipse.b) / 2 if ellipse is not None else 13.0
+
+
+def _at_ostium(curve: Curve, rca: Curve, rng: np.random.Generator) -> Arc:
+    """A small arc of the aortic wall whose middle is 3 to 8 mm from the right coronary artery's ostium."""
+    ostium = rca.points[0]
+    nearest = int(((curve.points - ostium) ** 2).sum(1).argmin())
+    spoke = ostium - curve.points[nearest]
+    angle = math.atan2(float(spoke @ curve.across[1][nearest]), float(spoke @ curve.across[0][nearest]))
+    radius = math.sqrt(float(spoke @ spoke))  # through the ostium, whatever the wall's own radius
+    distance, way = rng.uniform(3, 8), rng.uniform(0, math.pi)  # upwards: the curve ends below
+    length, span = rng.uniform(2, 4), rng.uniform(2, 4) / radius
+    middle = nearest * curve.step + distance * math.sin(way)
+    start = min(max(middle - length / 2, 0.0), curve.length - length)
+    return Arc(
+        curve, start, length, radius - 0.5, rng.uniform(0.8, 2.0), angle + distance * math.cos(way) / radius, span
+    )
+
+
+def _aortic_valve(
+    p: PhantomParameters, placement: Placement, anatomy: Anatomy, rng: np.random.Generator
+) -> list[Deposit]:
+    volume = min(draw_volume(p, "aortic_valve", rng), 6000)
+    found: list[Deposit] = []
+    for _ in range(_MOST):
+        z = rng.uniform(13, 23)
+        ellipse = anatomy.structures["aorta"].at(z)
+        if ellipse is None or (volume < 5 and found):
+            break
+        angle, part = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.85)
+        place = (ellipse.x + part * ellipse.a * math.cos(angle), ellipse.y + part * ellipse.b * math.sin(angle), z)
+        size = min(rng.uniform(1.0, 4.0), max(volume, 10) ** (1 / 3) * 0.6)
+        half = (size * rng.uniform(0.6, 1.3), size * rng.uniform(0.6, 1.3), size * rng.uniform(0.6, 1.0))
+        found.append(_ball("aortic valve", placement, place, half, draw_density(p, rng)))
+        volume -= found[-1].volume_mm3
+    return found
+
+
+def _mitral_annulus(p: PhantomParameters, lcx: Curve, placement: Placement, rng: np.random.Generator) -> list[Deposit]:
+    """Along the groove of the LCX, moved by 5 to 12 mm towards the ventricle's middle."""
+    target = placement.to_scan(np.array([[20.0, 14.0, 4.0]]))[0]
+    part = lcx.points[int(0.35 * len(lcx.points)) : int(0.95 * len(lcx.points))]
+    inwards = target - part
+    inwards /= np.sqrt((inwards * inwards).sum(1))[:, None]
+    curve = smooth_curve((part + inwards * rng.uniform(5, 12))[::6])
+    volume = draw_volume(p, "mitral_annulus", rng)
+    found: list[Deposit] = []
+    for _ in range(_MOST):
+        if volume < 5 and found:
+            break
+        length = min(rng.uniform(3, 20), max(volume, 20) / 10, 0.9 * curve.length)
+        arc = Arc(curve, rng.uniform(0, curve.length - length), length, rng.uniform(0.3, 2.0), rng.uniform(1, 2.5),
+                  rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(120, 300)))  # fmt: skip
+        found.append(Deposit("mitral annulus", 0, arc, draw_density(p, rng)))
+        volume -= arc.volume
+    return found
+
+
+def _lymph_nodes(p: PhantomParameters, placement: Placement, rng: np.random.Generator) -> list[Deposit]:
+    found = []
+    for _ in range(1 + int(4 * rng.random())):
+        place = np.array(_NODES[int(len(_NODES) * rng.random())], float) + rng.uniform(-5, 5, 3)
+        size = rng.uniform(1.2, 4.5)
+        half = (size * rng.uniform(0.7, 1.3), size, size * rng.uniform(0.7, 1.3))
+        found.append(_ball("lymph node", placement, tuple(place), half, draw_density(p, rng)))
+    return found
+
+
+def _pericardium(
+    p: PhantomParameters, placement: Placement, anatomy: Anatomy, rng: np.random.Generator
+) -> list[Deposit]:
+    found = []
+    for _ in range(1 + int(3 * rng.random())):
+        z, angle, span = rng.uniform(-30, 20), rng.uniform(0, 2 * math.pi), rng.uniform(0.2, 0.9)
+        ellipse = anatomy.structures["heart"].at(z)
+        if ellipse is None:
+            continue
+        around = np.linspace(angle, angle + span, 8)
+        points = np.stack(
+            [
+                ellipse.x + ellipse.a * np.cos(around),
+                ellipse.y + ellipse.b * np.sin(around),
+                z + 6 * np.sin(2 * around),
+            ],
+            axis=1,
+        )
+        curve = smooth_curve(placement.to_scan(points))
+        found.append(Deposit("pericardium", 0, Tube(curve, rng.uniform(0.8, 1.8)), draw_density(p, rng)))
+    return found
+
+
+def _stent(p: PhantomParameters, courses: Mapping[str, Curve], rng: np.random.Generator) -> Deposit:
+    curve = courses[("LAD", "LCX", "RCA")[int(3 * rng.random())]]
+    length = min(rng.uniform(12, 24), 0.8 * curve.length)
+    start = rng.uniform(0, 0.6) * (curve.length - length)
+    arc = Arc(curve, start, length, rng.uniform(*p.lumen_radius), 0.3, 0.0, 2 * math.pi)
+    return Deposit("stent", 0, arc, _METAL)
+
+
+def _ball(
+    site: str,
+    placement: Placement,
+    place: tuple[float, ...],
+    half_axes: tuple[float, float, float],
+    density: float,
+) -> Deposit:
+    x, y, z = (float(value) for value in placement.to_scan(np.array([place], float))[0])
+    return Deposit(site, 0, Ball((x, y, z), half_axes), density)

@@ -1,0 +1,125 @@
+"""Simulated scans as files, in the layout that training reads: `images/NAME.*`, `labels/NAME.*`, `truth/NAME.json`."""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import shutil
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddrsapc.ct.errors import needs_extra
+from ddrsapc.files import sync_folder, write_atomically
+from ddrsapc.phantom.case import PhantomCase
+
+__all__ = ["FORMATS", "Format", "is_written", "truth_of", "write_case"]
+
+Format = Literal["nifti", "dicom", "npy"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+_IMAGES = {"nifti": ".nii.gz", "dicom": "", "npy": ".npy"}
+_LABELS = {"nifti": ".nii.gz", "dicom": ".nii.gz", "npy": ".npy"}
+
+
+def is_written(name: str, folder: Path, file_format: Format) -> bool:
+    """Whether a case is there, whole."""
+    return (folder / "truth" / f"{name}.json").exists() and all(
+        path.exists() for path in _paths(name, folder, file_format)
+    )
+
+
+def write_case(case: PhantomCase, folder: Path, file_format: Format) -> None:
+    """Write image, labels and truth of a case; each is whole or not there, the truth comes last.
+
+    DICOM is a folder of CT images per case, with the labels as NIfTI. `.npy` files have no spacing: it is in the truth.
+
+    Args:
+        case: to write.
+        folder: gets `images`, `labels` and `truth`.
+        file_format: "nifti", "dicom" or "npy".
+
+    Raises:
+        ValueError: for another format.
+        ImportError: without the extra `ct`, which NIfTI and DICOM need.
+        OSError: if a file cannot be written.
+    """
+    if file_format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {file_format!r}")
+    image, labels = _paths(case.name, folder, file_format)
+    truth = folder / "truth" / f"{case.name}.json"
+    for path in (image, labels, truth):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if file_format == "dicom":
+        _write_series(case, image)
+    else:
+        _write_array(image, case.hu, case.affine)
+    _write_array(labels, case.labels, case.affine)
+    write_atomically(truth, (json.dumps(truth_of(case), indent=2) + "\n").encode())
+
+
+def truth_of(case: PhantomCase) -> dict[str, Any]:
+    """What was drawn, as JSON has it: every lesion and mimic, the true mass, how the case was scanned."""
+    draw = case.draw
+    voxel = float(np.prod(case.spacing))
+    return {
+        "name": case.name,
+        "spacing_mm": list(case.spacing),
+        "affine_lps": case.affine.tolist(),
+        "coronary_mass_mg": case.mass_mg,
+        "label_volume_mm3": {str(label): voxel * int((case.labels == label).sum()) for label in (1, 2, 3)},
+        "lesions": [_deposit(item) for item in draw.lesions],
+        "mimics": dict(Counter(item.site for item in draw.mimics)),
+        "acquisition": asdict(draw.acquisition),
+        "blood_hu": draw.anatomy.values["blood"],
+        "vessel_paths_mm": {name: curve.points[::8].round(2).tolist() for name, curve in draw.courses.items()},
+    }
+
+
+def _deposit(item: Any) -> dict[str, Any]:
+    return {
+        "site": item.site,
+        "label": item.label,
+        "volume_mm3": item.volume_mm3,
+        "density_mg_per_ml": item.density,
+        "mass_mg": item.mass_mg,
+        "z_range_mm": list(item.shape.z_range),
+    }
+
+
+def _paths(name: str, folder: Path, file_format: Format) -> tuple[Path, Path]:
+    return folder / "images" / f"{name}{_IMAGES[file_format]}", folder / "labels" / f"{name}{_LABELS[file_format]}"
+
+
+def _write_array(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -> None:
+    if path.suffix == ".npy":
+        file = io.BytesIO()
+        np.save(file, values)
+        write_atomically(path, file.getvalue())
+        return
+    with needs_extra():
+        from ddrsapc.ct.images import save_image  # noqa: PLC0415  # an extra
+
+    save_image(path, values, affine)
+
+
+def _write_series(case: PhantomCase, folder: Path) -> None:
+    """One CT Image Storage file a slice, in a folder that is whole or not there."""
+    if folder.exists():
+        return
+    with needs_extra():
+        from ddrsapc.phantom.dicom import slice_dataset  # noqa: PLC0415  # an extra
+
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    partial.mkdir()
+    try:
+        for z in range(len(case.hu)):
+            slice_dataset(case, z).save_as(partial / f"{z + 1:04d}.dcm", enforce_file_format=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync_folder(folder.parent)

@@ -1,0 +1,133 @@
+import hashlib
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from ddrsapc.data import Augmentation, EpochBatches, make_loader
+from ddrsapc.phantom import PhantomDataset, PhantomParameters, make_case
+from ddrsapc.training import TrainConfig, fit
+from tests.training.small import small_network
+
+GOLDEN = {
+    "train": "f798178cebe888e4bda2583d9bc13d10d60545de3bfa643cf6c6691b61e1a799",
+    "shifted": "fefe0df4f005af38fc0ffd5b5d5586308dfe8c031ad6d1e5b25d29a19178a4f4",
+}
+"""SHA-256 of the HU and labels of the first four items of seed 7, 256 x 256; changed on purpose only."""
+
+
+def digest(dataset, order=None):
+    sums = {}
+    for index in order or range(len(dataset)):
+        item = dataset[index]
+        data = item.image.numpy().astype("<i2").tobytes() + item.label.numpy().tobytes()
+        sums[index] = hashlib.sha256(data).hexdigest()
+    return hashlib.sha256("".join(sums[index] for index in sorted(sums)).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("split", GOLDEN)
+def test_the_same_bytes_everywhere(split):
+    assert digest(PhantomDataset(split, 256, 4, 7)) == GOLDEN[split]
+
+
+def test_items():
+    dataset = PhantomDataset("val", 96, 5, 2)
+    assert len(dataset) == 5
+    item = dataset[3]
+    assert (item.image.shape, item.label.shape) == ((96, 96), (96, 96))
+    assert (item.image.dtype, item.label.dtype) == (torch.int16, torch.uint8)
+    name, _, z = item.name.removesuffix("]").partition("[")
+    assert name == "val2c00003"
+    case = make_case(2, 3, split="val", size=96)
+    assert np.array_equal(item.image.numpy(), case.hu[int(z)])
+    assert np.array_equal(item.label.numpy(), case.labels[int(z)])
+    assert torch.equal(dataset[-2].image, item.image)
+    for index in (5, -6):
+        with pytest.raises(IndexError, match="of 5"):
+            dataset[index]
+
+
+def test_the_order_threads_and_workers_do_not_matter():
+    dataset = PhantomDataset("test", 64, 6, 1)
+    expected = digest(dataset)
+    assert digest(dataset, order=[4, 0, 5, 2, 1, 3, 0]) == expected
+    torch.set_num_threads(2)
+    try:
+        assert digest(PhantomDataset("test", 64, 6, 1)) == expected
+    finally:
+        torch.set_num_threads(1)
+    alone = [batch.hu for batch in make_loader(dataset, [[0, 1], [2, 3], [4, 5]])]
+    shared = [batch.hu for batch in make_loader(dataset, [[0, 1], [2, 3], [4, 5]], workers=2)]
+    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+    # a larger set begins with the same items
+    assert torch.equal(PhantomDataset("test", 64, 60, 1)[5].image, dataset[5].image)
+
+
+def test_splits_differ():
+    images = [PhantomDataset(split, 64, 1, 0)[0].image for split in ("train", "val", "test", "shifted")]
+    images.append(PhantomDataset("train", 64, 1, 1)[0].image)
+    assert len({image.numpy().tobytes() for image in images}) == 5
+
+
+def test_how_many_items_show_calcium():
+    positive = PhantomParameters(positive_rate=1.0)
+    shown = []
+    for calcium in (0.0, 1.0):
+        dataset = PhantomDataset("train", 192, 16, 0, calcium=calcium, parameters=positive)
+        shown.append(sum(bool(dataset[index].label.any()) for index in range(16)))
+    assert shown[0] < 8
+    assert shown[1] > 10
+
+
+def test_the_fingerprint_tells_data_apart():
+    def of(*arguments, **options):
+        return PhantomDataset(*arguments, **options).fingerprint
+
+    first = of("train", 64, 4, 0)
+    assert first == of("train", 64, 4, 0)
+    others = {
+        of("val", 64, 4, 0), of("train", 96, 4, 0), of("train", 64, 5, 0), of("train", 64, 4, 1),
+        of("train", 64, 4, 0, calcium=0.1), of("train", 64, 4, 0, parameters=PhantomParameters(lad_rate=0.7)),
+    }  # fmt: skip
+    assert len(others | {first}) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("all", 64, 4, 0), "split must be one of"),
+        (("train", 16, 4, 0), "size must be"),
+        (("train", 64, 0, 0), "n must be"),
+        (("train", 64, 2.0, 0), "n must be"),
+        (("train", 64, 4, -1), "seed must be"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PhantomDataset(*arguments)
+    for calcium in (-0.1, 1.5, True, None):
+        with pytest.raises(ValueError, match="calcium must be"):
+            PhantomDataset("train", 64, 4, 0, calcium=calcium)
+
+
+def test_fit_trains_on_it(tmp_path):
+    train, val = PhantomDataset("train", 64, 4, 0), PhantomDataset("val", 64, 2, 0)
+    assert next(iter(DataLoader(train, batch_size=2))).image.shape == (2, 64, 64)
+    config = TrainConfig(epochs=1, batch_size=2)
+    augmentation = Augmentation(crop=48)
+    result = fit(small_network(), train, val, tmp_path / "run", config=config, augmentation=augmentation)
+    assert result.best.is_file()
+    assert len(result.history) == 1
+    assert EpochBatches(len(train), 2, seed=0).batches_per_epoch == 2
+
+
+def test_an_item_takes_little_time():
+    """Far from a benchmark, which this machine may be too busy for: something like 0.05 s are usual."""
+    dataset = PhantomDataset("train", 512, 12, 0)
+    dataset[0]
+    start = time.process_time()
+    for index in range(1, 12):
+        dataset[index]
+    assert (time.process_time() - start) / 11 < 0.3

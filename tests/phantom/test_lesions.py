@@ -1,0 +1,122 @@
+"""What is drawn, over some hundreds of cases; nothing is rendered."""
+
+import numpy as np
+import pytest
+
+from ddrsapc.phantom import PhantomParameters, draw_case
+from ddrsapc.phantom.lesions import LABELS, vessel_rates
+from ddrsapc.phantom.mimics import SITES
+
+PARAMETERS = PhantomParameters()
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return [draw_case(0, index, split="test") for index in range(250)]
+
+
+@pytest.fixture(scope="module")
+def positive(cases):
+    return [case for case in cases if case.lesions]
+
+
+def near(rate, wanted, count):
+    return abs(rate - wanted) < 3.5 * (wanted * (1 - wanted) / count) ** 0.5
+
+
+def test_rates_of_vessels(cases, positive):
+    assert near(len(positive) / len(cases), PARAMETERS.positive_rate, len(cases))
+    for name, wanted in {"LM": 0.2, "LAD": 0.75, "LCX": 0.4, "RCA": 0.5}.items():
+        rate = np.mean([any(lesion.site == name for lesion in case.lesions) for case in positive])
+        assert near(rate, wanted, len(positive)), (name, rate)
+    alone = vessel_rates(PARAMETERS)
+    none = np.prod([1 - rate for rate in alone.values()])
+    assert {name: rate / (1 - none) for name, rate in alone.items()} == pytest.approx(
+        {"LM": 0.2, "LAD": 0.75, "LCX": 0.4, "RCA": 0.5}
+    )
+
+
+def test_volumes_of_vessels_are_heavy_tailed_and_of_several_arcs(positive):
+    for name in LABELS:
+        mean, sd = getattr(PARAMETERS, f"{name.lower()}_volume")
+        volumes = np.array([
+            PARAMETERS.blooming * sum(item.volume_mm3 for item in case.lesions if item.site == name)
+            for case in positive
+            if any(item.site == name for item in case.lesions)
+        ])  # fmt: skip
+        # the longest tail has no room on a vessel: SDs are a little smaller
+        assert abs(volumes.mean() - mean) < 3 * sd / len(volumes) ** 0.5, (name, volumes.mean())
+        assert 0.4 * sd < volumes.std() < 1.8 * sd, (name, volumes.std())
+        assert np.median(volumes) < 0.8 * volumes.mean(), name
+    counts = [sum(item.site == "RCA" for item in case.lesions) for case in positive]
+    assert np.mean([count > 1 for count in counts if count]) > 0.6
+
+
+def test_lesions_are_as_specified(positive):
+    lesions = [item for case in positive for item in case.lesions]
+    assert {item.site: item.label for item in lesions} == {"LM": 1, "LAD": 1, "LCX": 2, "RCA": 3}
+    density = np.array([item.density for item in lesions])
+    assert density.min() >= 150
+    assert density.max() <= 900
+    assert 320 < np.median(density) < 385
+    shapes = [item.shape for item in lesions]
+    for name, low, high in (("length", 2, 27), ("thickness", 0.8, 2.5), ("radius", 1.2, 2.0 * 1.35)):
+        values = [getattr(shape, name) for shape in shapes]
+        assert min(values) >= low - 1e-9
+        assert max(values) <= high + 1e-9
+    assert max(shape.span for shape in shapes) <= np.pi + 1e-9  # half of the circle: opposite arcs do not meet
+    assert max(shape.start + shape.length - shape.curve.length for shape in shapes) < 1
+
+
+def test_arcs_on_one_side_of_a_vessel_do_not_overlap(positive):
+    for case in positive:
+        for name in LABELS:
+            arcs = [item.shape for item in case.lesions if item.site == name]
+            for i, first in enumerate(arcs):
+                for second in arcs[:i]:
+                    apart = abs((first.middle - second.middle + np.pi) % (2 * np.pi) - np.pi)
+                    along = min(first.start + first.length, second.start + second.length) - max(
+                        first.start, second.start
+                    )
+                    assert apart > 2 or along <= 1e-9
+
+
+def test_hard_negatives(cases):
+    wanted = {site: getattr(PARAMETERS, f"{site.replace(' ', '_')}_rate") for site in SITES}
+    for site, rate in wanted.items():
+        found = np.mean([any(item.site == site for item in case.mimics) for case in cases])
+        assert near(found, rate, len(cases)), (site, found)
+    mimics = [item for case in cases for item in case.mimics]
+    assert {item.label for item in mimics} == {0}
+    assert {item.site for item in mimics} == set(SITES)
+
+
+def test_some_aortic_calcium_is_beside_the_ostium_and_the_annulus_beside_the_lcx(cases):
+    at_ostium, from_lcx = [], []
+    for case in cases:
+        ostium, lcx = case.courses["RCA"].points[0], case.courses["LCX"].points
+        for item in case.mimics:
+            points = item.shape.cloud(0.5).points if item.site in ("aortic wall", "mitral annulus") else None
+            if item.site == "aortic wall":
+                middle = points.mean(0)
+                at_ostium.append(np.linalg.norm(middle - ostium))
+            elif item.site == "mitral annulus":
+                curve = item.shape.curve.points
+                from_lcx.append(np.median(np.linalg.norm(curve[:, None] - lcx, axis=2).min(1)))
+    near_ostium = np.array([distance for distance in at_ostium if distance < 9])
+    assert len(near_ostium) > 50
+    assert near_ostium.min() > 2
+    assert 3.5 < np.median(near_ostium) < 8
+    assert min(from_lcx) > 4
+    assert max(from_lcx) < 12.5
+
+
+def test_arteries_run_where_they_are_said_to(cases):
+    """In the frame, on average, within the jitter of the table."""
+    ends = np.array([case.courses["LAD"].points[-1] for case in cases])
+    starts = np.array([case.courses["RCA"].points[0] for case in cases])
+    assert np.ptp(ends[:, 0]) > 50  # shift, turn and scale move them
+    shift = np.array([case.placement.shift for case in cases])
+    scale = np.array([case.placement.scale for case in cases])
+    assert ((ends - shift) / scale[:, None]).mean(0) == pytest.approx([46, -40, -45], abs=3)
+    assert ((starts - shift) / scale[:, None]).mean(0) == pytest.approx([-16, -17, 26], abs=3)
