@@ -131,3 +131,31 @@ def test_the_real_scan_scores_as_published(command, test_data, tmp_path):
     result = json.loads(command("score", path, tmp_path / "mask.nii.gz", "--json")[1])
     assert result["agatston"] == pytest.approx(402.93965, abs=1e-4)
     assert result["volume_mm3"] == pytest.approx(302.20474, abs=1e-4)
+
+
+def test_overlapping_slices_count_by_their_distance(command, tmp_path):
+    """Slices 3 mm thick, 2 mm apart: 4 x 2 pixels of 400 HU on two slices, by hand."""
+    hu = np.full((4, 40, 40), 30, np.int16)
+    hu[1:3, 10:14, 10:12] = 400
+
+    def thick(dataset, _):
+        dataset.SliceThickness = 3.0
+
+    write_series(tmp_path / "scan", hu, spacing=(2.0, 0.5, 0.5), edit=thick)
+    write_mask((hu >= 130).astype(np.uint8), read_volume(tmp_path / "scan"), tmp_path / "mask.dcm")
+    score = json.loads(command("score", tmp_path / "scan", tmp_path / "mask.dcm", "--json")[1])
+    assert score["agatston"] == pytest.approx(2 * (8 * 0.25) * 4 * 2 / 3)  # 10.67; by the thickness it would be 16
+    assert score["volume_mm3"] == pytest.approx(16 * 0.25 * 2)
+    assert score["settings"]["increment_mm"] == 2
+
+
+def test_a_real_overlapping_series(command, tmp_path, test_data):
+    """Its vertebra in place of calcium: the score is 2 / 3 of what the slices' thickness of 3 mm would give."""
+    volume = read_volume(test_data / "totalseg_dicom_j2k")
+    assert (volume.spacing[0], volume.meta.slice_thickness) == (2.0, 3.0)
+    labels = (volume.hu >= 130).astype(np.uint8)
+    write_mask(labels, volume, tmp_path / "mask.nii.gz")
+    score = json.loads(command("score", test_data / "totalseg_dicom_j2k", tmp_path / "mask.nii.gz", "--json")[1])
+    thick = score_volume(volume.hu, labels, (3.0, *volume.spacing[1:]))
+    assert score["agatston"] > 0
+    assert score["agatston"] == pytest.approx(thick.agatston * 2 / 3)
