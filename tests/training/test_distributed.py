@@ -25,7 +25,7 @@ from ddrsapc.training import run as training_run
 from ddrsapc.training.checkpoints import Checkpoints
 from ddrsapc.training.distributed import broadcast_buffers, gather, process_group, rank_and_world_size, unwrap
 from tests.training.processes import CONTEXT
-from tests.training.small import small_network, squares
+from tests.training.small import small_network, squares, write_curves
 
 PREPARE = BatchPreparation(InputConfig(), torch.device("cpu"))
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def end(processes):
 
 def quickly():
     torch.set_num_threads(1)
-    training_run.draw_curves = lambda *_: True  # takes longer than an epoch here
+    training_run.draw_curves = write_curves
 
 
 def joined(function, rank, folder):
