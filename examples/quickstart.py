@@ -4,7 +4,7 @@ A smoke test of the whole chain, not a medical result: the labels are made from 
 density, and the network is evaluated on the slices that it was trained on.
 
     python examples/quickstart.py                    # a calcium phantom's scan if at hand, else pydicom's CT slice
-    python examples/quickstart.py path/to/series     # your own DICOM file, or a folder with one series
+    python examples/quickstart.py path/to/series     # your own: a DICOM folder, NIfTI, MHA or NRRD
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,11 @@ from ddrsapc.metrics import ConfusionMatrix
 from ddrsapc.models import SegmentationModel
 
 try:
-    import pydicom
     import SimpleITK as sitk  # noqa: N813
     from PIL import Image, ImageDraw, ImageFont
     from pydicom.data import get_testdata_file
 
+    from ddrsapc.ct import read_volume
     from ddrsapc.report.overlay import OPACITY, legend, panel
 except ImportError as error:
     print(f'error: {error.name} is missing; install the extra with: pip install "ddrsapc[ct]"', file=sys.stderr)
@@ -39,97 +38,51 @@ except ImportError as error:
 CROP, BATCH, LEARNING_RATE = 64, 8, 3e-3  # side of a training image in pixels, images per step
 
 
-class BadScanError(Exception):
+class BadScanError(ValueError):
     """What was given cannot be used; the message says why and what is expected."""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A CT scan: HU (Z, H, W), sorted by slice position, and the area of a pixel in mm2."""
-
-    name: str
-    hu: Tensor
-    pixel_area: float
 
 
 def default_scan() -> Path:
     """The calcium phantom in the test data, or the CT slice that pydicom brings along."""
     shared = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-    phantom = Path(os.environ.get("DDRSAPC_TEST_DATA", shared)) / "qrm_cci_canon"
-    return phantom if phantom.is_dir() else Path(str(get_testdata_file("CT_small.dcm", download=False)))
+    phantom = Path(os.environ.get("DDRSAPC_TEST_DATA", shared)) / "qrm_cci_canon" / "qrm_insert_crop.nii.gz"
+    return phantom if phantom.is_file() else Path(str(get_testdata_file("CT_small.dcm", download=False)))
 
 
-def read_scan(path: Path) -> Scan:
-    """Read a DICOM file, or a folder that holds one CT series.
+def read_scan(path: Path) -> tuple[Tensor, float]:
+    """HU (Z, H, W) of a scan, and the area of a pixel in mm2.
 
     Raises:
-        BadScanError: if that is not what `path` is.
+        ValueError: if it cannot be read, or its slices are too small.
     """
-    if not path.exists():
-        raise BadScanError(f"{path} does not exist; give a DICOM file or a folder with one CT series")
-    files = sorted(path.glob("*.[dD][cC][mM]")) if path.is_dir() else [path]
-    if not files:
-        raise BadScanError(f"{path} has no .dcm files; give a DICOM file or a folder with one CT series")
-    slices = [read_slice(file) for file in files]
-    for what in ("SeriesInstanceUID", "Rows", "Columns", "PixelSpacing"):
-        values = {str(getattr(dataset, what, None)) for dataset, _ in slices}
-        if len(values) > 1:
-            raise BadScanError(f"the slices in {path} differ in {what}; give a folder with one CT series")
-    if len(slices) > 1:
-        try:
-            slices.sort(key=lambda pair: position(pair[0]))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise BadScanError(f"{path} has slices without an image position or orientation") from error
-    hu = torch.from_numpy(np.stack([values for _, values in slices]))  # (Z, H, W)
-    if min(hu.shape[1:]) < CROP:
-        raise BadScanError(f"the slices of {path} are {tuple(hu.shape[1:])}; expected at least {CROP} x {CROP} pixels")
-    row, column = slices[0][0].get("PixelSpacing") or (1.0, 1.0)
-    return Scan(path.name, hu, float(row) * float(column))
+    volume = read_volume(path)
+    if min(volume.hu.shape[1:]) < CROP:
+        raise BadScanError(f"{path}: its slices are {volume.hu.shape[1:]}; expected at least {CROP} x {CROP} pixels")
+    _, y, x = volume.spacing or (1.0, 1.0, 1.0)
+    return torch.from_numpy(volume.hu).float(), y * x
 
 
-def position(dataset: pydicom.Dataset) -> float:
-    """Where a slice lies along its normal, mm."""
-    row, column = np.reshape(np.asarray(dataset.ImageOrientationPatient, dtype=float), (2, 3))
-    return float(np.cross(row, column) @ np.asarray(dataset.ImagePositionPatient, dtype=float))
-
-
-def read_slice(file: Path) -> tuple[pydicom.Dataset, np.ndarray]:
-    """One DICOM file: its header and its HU, float32 (H, W)."""
-    try:
-        dataset = pydicom.dcmread(file)
-        if dataset.get("Modality") != "CT":
-            raise BadScanError(f"{file} is not a CT image but {dataset.get('Modality', 'of unknown modality')}")
-        hu = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
-    except BadScanError:
-        raise
-    except Exception as error:  # pydicom raises many kinds for damaged files
-        raise BadScanError(f"{file} cannot be read as a DICOM image: {' '.join(str(error).split())}") from error
-    if hu.ndim != 2:
-        raise BadScanError(f"{file} holds an array of shape {hu.shape}; expected one slice")
-    return dataset, np.maximum(hu, -1024).astype(np.float32)  # below air is padding
-
-
-def label(scan: Scan) -> tuple[Tensor, tuple[str, ...]]:
+def label(hu: Tensor, pixel_area: float) -> tuple[Tensor, tuple[str, ...]]:
     """Labels (Z, H, W) of four classes by density, and the classes' names.
 
     In a calcium phantom, the inserts: compact spots of at least 130 HU, by their peak. Elsewhere bone.
     """
-    image = sitk.GetImageFromArray(scan.hu.numpy())
+    image = sitk.GetImageFromArray(hu.numpy())
     spots = sitk.ConnectedComponent(image >= 130, True)
     spot = sitk.LabelIntensityStatisticsImageFilter()
     spot.Execute(spots, image)
     classes = {}
     for index in spot.GetLabels():
-        area, peak = spot.GetNumberOfPixels(index) * scan.pixel_area, spot.GetMaximum(index)
+        area, peak = spot.GetNumberOfPixels(index) * pixel_area, spot.GetMaximum(index)
         if 10 < area < 150 and peak > 230:  # noise is fainter, bone is larger
             classes[index] = int(np.digitize(peak, (420, 700))) + 1
     if set(classes.values()) == {1, 2, 3}:
         lookup = np.zeros(max(spot.GetLabels()) + 1, dtype=np.int64)
         lookup[list(classes)] = list(classes.values())
         return torch.from_numpy(lookup[sitk.GetArrayFromImage(spots)]), ("none", "200 mg/ml", "400 mg/ml", "800 mg/ml")
-    labels = torch.bucketize(scan.hu, torch.tensor([150.0, 300.0, 600.0]), right=True)
+    labels = torch.bucketize(hu, torch.tensor([150.0, 300.0, 600.0]), right=True)
     if labels.unique().tolist() != [0, 1, 2, 3]:
-        raise BadScanError(f"{scan.name} has neither calcium inserts nor bone of three densities to learn from")
+        raise BadScanError("it has neither calcium inserts nor bone of three densities to learn from")
     return labels, ("none", "bone 150-300 HU", "bone 300-600 HU", "bone over 600 HU")
 
 
@@ -229,13 +182,17 @@ def check_output(path: Path) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """The whole chain; raises BadScanError before anything is written."""
-    scan = read_scan(arguments.scan or default_scan())
-    labels, names = label(scan)
+    scan = arguments.scan or default_scan()
+    whole, pixel_area = read_scan(scan)
+    try:
+        labels, names = label(whole, pixel_area)
+    except BadScanError as error:
+        raise BadScanError(f"{scan}: {error}") from error
     slices, rows, columns = region_of(labels)
-    hu, labels = scan.hu[slices, rows, columns], labels[slices, rows, columns]
+    hu, labels = whole[slices, rows, columns], labels[slices, rows, columns]
     x = normalise(hu)
     check_output(arguments.output)
-    print(f"{scan.name}: {len(scan.hu)} slices; labels from density on {len(slices)}: {', '.join(names[1:])}")
+    print(f"{scan.name}: {len(whole)} slices; labels from density on {len(slices)}: {', '.join(names[1:])}")
     print("A smoke test: it learns and is evaluated on the same slices, with labels made from the scan itself.")
 
     torch.manual_seed(arguments.seed)
@@ -252,7 +209,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{'mean, foreground':<18}{before[1:].nanmean():>8.3f}{after[1:].nanmean():>8.3f}")
 
     best = int((labels > 0).flatten(1).sum(1).argmax())
-    title = f"ddr_sapc_u on {scan.name}, slice {int(slices[best]) + 1} of {len(scan.hu)}"
+    title = f"ddr_sapc_u on {scan.name}, slice {int(slices[best]) + 1} of {len(whole)}"
     picture = overlay(hu[best], labels[best], prediction[best], names, title)
     partial = arguments.output.with_name(arguments.output.name + ".part")
     picture.save(partial, "PNG")
@@ -265,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("scan", type=Path, nargs="?", help="DICOM file, or folder with the .dcm files of one CT series")
+    parser.add_argument("scan", type=Path, nargs="?", help="DICOM folder or file, NIfTI, MHA or NRRD")
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart.png"), help="picture (%(default)s)")
     parser.add_argument(
         "--steps", type=int, default=160, help="training steps, about a minute in all on 2 cores (%(default)s)"
@@ -276,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--steps must be at least 10, got {arguments.steps}")
     try:
         run(arguments)
-    except (BadScanError, OSError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

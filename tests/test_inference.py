@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -142,30 +139,3 @@ def test_a_bar_is_shown_only_where_asked_for(network, volume, capsys):
     assert capsys.readouterr().err == ""
     predict(network, volume, progress=True)
     assert "5/5" in capsys.readouterr().err
-
-
-MEMORY = """
-import re
-from pathlib import Path
-import numpy as np
-import torch
-from tests.test_inference import volume_of
-from ddrsapc.inference import predict
-from tests.training.small import small_network
-
-torch.set_num_threads(1)
-network = small_network()
-network.forward = lambda x: x.expand(-1, 4, -1, -1)  # the network's own memory does not depend on the slices
-volume = volume_of(np.zeros((2000, 512, 512), np.int16))
-volume.hu[:] = 200
-labels = predict(network, volume, batch_size=16)
-print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**20)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_two_thousand_slices_fit_into_4_gigabytes(root):
-    command = [sys.executable, "-c", MEMORY]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 4

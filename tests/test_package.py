@@ -12,7 +12,7 @@ from tests.hub.checkouts import entry_of, manifest_of
 
 EXTRAS = {
     *("triton", "huggingface_hub", "click", "scipy", "onnx", "matplotlib"),
-    *("pydicom", "pylibjpeg", "highdicom", "SimpleITK", "PIL", "nibabel"),
+    *("pydicom", "pylibjpeg", "gdcm", "highdicom", "SimpleITK", "PIL", "nibabel"),
 }
 
 
@@ -57,7 +57,9 @@ def wheel(root, tmp_path_factory):
 def test_the_wheel_is_small_and_whole(wheel, root):
     assert wheel.stat().st_size < 300_000
     names = set(zipfile.ZipFile(wheel).namelist())
-    sources = {path.relative_to(root).as_posix() for path in (root / "ddrsapc").rglob("*.py")}
+    sources = {
+        path.relative_to(root).as_posix() for path in (root / "ddrsapc").rglob("*.*") if path.suffix in {".py", ".css"}
+    }
     assert sources <= names
     assert {"ddrsapc/py.typed", "ddrsapc/weights_manifest.json"} <= names
     assert zipfile.ZipFile(wheel).read("ddrsapc/weights_manifest.json") == (root / "weights_manifest.json").read_bytes()

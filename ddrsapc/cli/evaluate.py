@@ -21,8 +21,9 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-hub
 
 from ddrsapc import data
+from ddrsapc.cli.device import device_of
 from ddrsapc.cli.sections import SectionedCommand, section
-from ddrsapc.cli.training_data import LoadedData, data_options, device_of, load_data
+from ddrsapc.cli.training_data import LoadedData, data_options, load_data
 from ddrsapc.files import write_atomically
 from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights
@@ -74,7 +75,8 @@ def evaluate(
     """Evaluate WEIGHTS (best.safetensors of a run, arch.tag or hf-hub:org/name) on DATA, laid out as for training.
 
     With the training's options for the split (--fractions, --split-seed, --patient), the test patients are those that
-    it left out; with its --prepared, scans are not prepared again.
+    it left out; with its --prepared, --orcascore and --series, scans are not prepared again. Scores are of the labels
+    that the network gives; predict also takes away what is below 130 HU.
 
     \b
       ddrsapc evaluate outputs/run/best.safetensors DATA -o outputs/evaluation

@@ -1,43 +1,44 @@
-"""`ddrsapc predict`: scans in, masks and calcium scores out."""
+"""`ddrsapc predict`: scans in, masks, reports and calcium scores out."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
+import errno
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import ddrsapc
-from ddrsapc.cli.scans import scored
-from ddrsapc.ct import CTError, Volume, read_volume, write_mask
-from ddrsapc.files import write_atomically
+from ddrsapc.cli.device import device_of
+from ddrsapc.cli.options import ReadOptions, ScoreOptions, read_options, score_options
+from ddrsapc.cli.results import SCORE, Outcome, find_result, fingerprint, write_summary
+from ddrsapc.cli.scan_folders import named_scans
+from ddrsapc.ct import CTError, Volume, write_mask
+from ddrsapc.ct.errors import needs_extra
+from ddrsapc.files import lock, write_atomically
 from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights
 from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName, RegisteredName, parse_model_name
 from ddrsapc.inference import predict as predict_labels
+from ddrsapc.messages import shown
 from ddrsapc.models import SegmentationModel
-from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore
+from ddrsapc.report import write_report
+from ddrsapc.scoring import RESEARCH_ONLY, VESSELS, CalciumScore
 
 __all__ = ["predict"]
 
 _SUFFIXES = {"dicom": ".dcm", "nifti": ".nii.gz", "nrrd": ".nrrd"}
-_SCORE = "score.json"
-_COLUMNS = (
-    *("number", "vessel", "first_slice", "last_slice", "z", "y", "x", "z_mm", "y_mm", "x_mm"),
-    *("peak_hu", "mean_hu", "area_mm2", "volume_mm3", "agatston", "mass_mg"),
-)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,10 @@ class Job:
     about: Mapping[str, Any]
     """The network, its weights' hash and the options: results of others are not taken for these."""
     vessels: Mapping[int, str]
-    series: str | None
+    reading: ReadOptions
+    scoring: ScoreOptions
     suffix: str | None
     """Of the mask; None: the scan's own format."""
-    threshold: float
-    preset: str
     batch_size: int
 
 
@@ -69,56 +69,87 @@ class Job:
 @click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file of weights for the model.")
 @click.option("--device", help="cpu, cuda, ... (a GPU where there is one)")
 @click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Slices at once.")
-@click.option("--series", metavar="UID", help="Which DICOM series, where a SCAN is a folder of several.")
 @click.option(
     "--mask",
     "suffix",
     type=click.Choice([".nii.gz", ".nrrd", ".mha", ".dcm"]),
     help="Format of the masks (the scan's own; DICOM SEG for DICOM).",
 )
-@click.option("--threshold", type=float, default=130.0, show_default=True, metavar="HU", help="Least HU of calcium.")
-@click.option(
-    "--preset",
-    type=click.Choice(list(PRESETS)),
-    default="literature",
-    show_default=True,
-    help="Least size of a calcification, by vendor.",
-)
-def predict(*, scans: tuple[Path, ...], output: Path, **options: Any) -> None:
-    """Label the calcium of every SCAN (a DICOM folder, NIfTI, MHA or NRRD) and score it.
+@read_options
+@score_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def predict(
+    *,
+    scans: tuple[Path, ...],
+    output: Path,
+    model: str,
+    weights: Path | None,
+    device: str | None,
+    batch_size: int,
+    suffix: str | None,
+    series: str | None,
+    spacing: tuple[float, float, float] | None,
+    png_window: tuple[float, float] | None,
+    as_json: bool,
+    **scoring: Any,
+) -> None:
+    """Label the calcium of every SCAN (a DICOM folder, NIfTI, MHA or NRRD, or a folder of these) and score it.
 
-    For each scan OUTPUT/NAME has the mask in the scan's geometry, score.json and lesions.csv; a folder that is there is
-    whole. The same command again goes on where it stopped: scans that are done are passed over. A scan that fails does
-    not stop the others; what failed and why is listed at the end, with exit code 2.
+    For each scan OUTPUT/NAME has the mask in the scan's geometry, report.html to open in a browser, pictures, and the
+    score as JSON and CSV; a folder that is there is whole. OUTPUT/summary.csv has a row for each scan. The same command
+    again goes on where it stopped: scans that are done are passed over. A scan that fails does not stop the others;
+    what failed and why is listed at the end, with exit code 2.
 
     \b
       ddrsapc predict scan/ -o results --weights outputs/run/best.safetensors
-      ddrsapc predict scans/* -o results --model hf-hub:org/name --device cuda
+      ddrsapc predict scans/ -o results --model hf-hub:org/name --device cuda
 
     For research only; not a medical device.
     """
-    names = [scan.resolve().name.removesuffix(".gz").removesuffix(".nii") for scan in scans]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise click.UsageError(f"several scans are called {twice[0]!r}; rename them, or give them separate outputs")
-    job = _prepare(**options)
+    if output.exists() and not output.is_dir():
+        raise click.UsageError(f"{output} is a file; give a folder for the results")
+    found = named_scans(scans, output)
+    job = _prepare(
+        model=model,
+        weights=weights,
+        device=device,
+        suffix=suffix,
+        batch_size=batch_size,
+        reading=ReadOptions(series, spacing, png_window),
+        scoring=ScoreOptions(**scoring),
+    )
     output.mkdir(parents=True, exist_ok=True)
-    failures: dict[str, str] = {}
-    for scan, name in zip(scans, names, strict=True):
-        try:
-            about = {**job.about, "scan": _fingerprint(scan)}
-            done = _is_done(output / name, about)
-            score = None if done else _run(scan, output / name, job, about, progress=len(scans) == 1)
-        except Exception as error:  # one scan must not stop the others
-            failures[name] = " ".join(str(error).split()) or type(error).__name__
-            if len(scans) == 1:
-                raise
-            click.echo(f"{name}: failed")
-            continue
-        click.echo(f"{name}: done already" if score is None else f"{name}: {_summary(score)}")
-    if failures:
-        rows = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        raise click.ClickException(f"{len(failures)} of {len(scans)} scans failed: {rows}")
+    outcomes: list[Outcome] = []
+    try:
+        for name, scan in found.items():
+            outcomes.append(_outcome(name, scan, output, job, progress=len(found) == 1 and sys.stderr.isatty()))
+            if not as_json and outcomes[-1].score is not None:
+                click.echo(str(outcomes[-1]))
+    except KeyboardInterrupt as error:
+        raise click.Abort("the same command goes on") from error
+    finally:
+        if outcomes:
+            write_summary(output, outcomes, job.vessels.values())
+        if as_json:
+            click.echo(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
+    if not as_json and any(outcome.score is not None for outcome in outcomes):
+        click.echo(RESEARCH_ONLY)
+    _report_failures([outcome for outcome in outcomes if outcome.score is None], len(found))
+
+
+def _report_failures(failed: Sequence[Outcome], number: int) -> None:
+    """End with what failed and why, if anything did."""
+    if not failed:
+        return
+    if number == 1:
+        raise click.ClickException(failed[0].error)
+    names = [shown(outcome.name, 200) for outcome in failed]
+    width = min(max(map(len, names)), 40)
+    rows = (f"{name:<{width}}  {outcome.error}" for name, outcome in zip(names, failed, strict=True))
+    click.echo("\n".join(rows), err=True)
+    raise click.ClickException(
+        f"{len(failed)} of {number} scans failed, as listed; mend them, and the same command tries them again"
+    )
 
 
 def _prepare(
@@ -127,28 +158,27 @@ def _prepare(
     weights: Path | None,
     device: str | None,
     suffix: str | None,
-    threshold: float,
-    preset: str,
     batch_size: int,
-    series: str | None,
+    reading: ReadOptions,
+    scoring: ScoreOptions,
 ) -> Job:
+    """Everything that can fail without a scan."""
+    scoring.check()
+    place = device_of(device)
     parsed = parse_model_name(model)
     architecture = parsed.architecture if isinstance(parsed, RegisteredName) else None
     if weights is not None and architecture is None:
         raise click.UsageError("two sources of weights, --model and --weights; give one")
     listed = parsed if isinstance(parsed, RegisteredName) and parsed.tag is not None else None
     opened = open_weights(parsed if weights is None else FileName(weights, listed), HubOptions())
-    network = build_with_weights(architecture, {}, opened).eval()
-    network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = build_with_weights(architecture, {}, opened).eval().to(place)
+    options = {**asdict(reading), **asdict(scoring), "mask": suffix}
     about = {
         "network": network.architecture,
         "network_args": dict(network.model_args),
         "input": network.input_config.to_dict(),
         "weights_sha256": opened.file.sha256,
-        "threshold_hu": threshold,
-        "preset": preset,
-        "series": series,
-        "mask": suffix,
+        "options": json.loads(json.dumps(options)),  # with lists for tuples, as it is read again
         "ddrsapc": ddrsapc.__version__,
     }
     vessels = (
@@ -156,83 +186,103 @@ def _prepare(
         if network.num_classes == len(VESSELS) + 1
         else {label: f"class {label}" for label in range(1, network.num_classes)}
     )
-    return Job(network, about, vessels, series, suffix, threshold, preset, batch_size)
+    return Job(network, about, vessels, reading, scoring, suffix, batch_size)
 
 
-def _fingerprint(scan: Path) -> str:
-    """A hash of the names, sizes and times of a scan's files: another scan of the same name has another."""
-    files = sorted(path for path in scan.iterdir() if path.is_file()) if scan.is_dir() else [scan]
-    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.exists()]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-
-def _is_done(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether a scan's results are there; results of another scan, other weights or options are an error."""
-    if not folder.exists():
-        return False
+def _outcome(name: str, scan: Path, output: Path, job: Job, *, progress: bool) -> Outcome:
+    """What becomes of a scan; it fails with an error only where all others would as well."""
+    folder = output / name
     try:
-        found = json.loads((folder / _SCORE).read_text(encoding="utf-8"))["prediction"]
-    except (OSError, ValueError, KeyError) as error:
-        raise FileExistsError(f"{folder} exists, and holds no results; give another output, or remove it") from error
-    if found != about:
-        raise FileExistsError(
-            f"{folder} has results of another scan, other weights or options; give another output, or remove it"
-        )
-    return True
+        about = {**job.about, "scan": fingerprint(scan)}
+        with _alone(folder):
+            score = find_result(folder, about)
+            if score is not None:
+                return Outcome(name, str(scan), score, is_new=False)
+            return Outcome(name, str(scan), _run(scan, folder, job, about, progress=progress))
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            text = f"{cause.strerror}; make room, and the same command goes on"
+            raise OSError(cause.errno, text, str(output)) from error
+        return Outcome(name, str(scan), error=" ".join(str(error).split()) or type(error).__name__)
 
 
-def _run(scan: Path, folder: Path, job: Job, about: Mapping[str, Any], *, progress: bool) -> CalciumScore:
-    volume = read_volume(scan, series=job.series)
-    if volume.spacing is None:
-        raise CTError(f"{scan}: has no spacing, so nothing in it can be measured")
-    labels = predict_labels(job.network, volume, threshold=job.threshold, batch_size=job.batch_size, progress=progress)
-    score = scored(
-        volume,
-        labels,
-        threshold=job.threshold,
-        preset=job.preset,
-        mass_factor=volume.meta.mass_factor,
-        vessels=job.vessels,
-    )
-    # another process may be at the same scan
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Where no other process is at the same scan; what killed ones left is removed.
+
+    Raises:
+        FileExistsError: if one is.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
+    try:
+        file = lock(path)
+    except FileExistsError as error:
+        raise FileExistsError("another process is at this scan") from error
+    try:
+        for left in folder.parent.iterdir():
+            if left.name.startswith(f".{folder.name}.") and left.suffix == ".part":
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _run(scan: Path, folder: Path, job: Job, about: Mapping[str, Any], *, progress: bool) -> Mapping[str, Any]:
+    """Label and score a scan and write everything; the content of score.json."""
+    # made before the work, which a disk that cannot be written to would lose
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     partial.mkdir()
     try:
-        _write_mask(labels, volume, partial, job)
-        _write_tables(partial, score, volume, about)
+        volume = job.reading.read(scan)
+        suffix = job.suffix or _SUFFIXES.get(volume.meta.format, ".mha")
+        if suffix == ".dcm" and volume.meta.format != "dicom":
+            raise CTError(f"{scan}: is not DICOM, and a DICOM SEG refers to DICOM slices; leave out --mask .dcm")
+        labels = predict_labels(
+            job.network, volume, threshold=job.scoring.threshold, batch_size=job.batch_size, progress=progress
+        )
+        score, remarks = job.scoring.score(volume, labels, vessels=job.vessels)
+        remarks = (*remarks, *_write_mask(labels, volume, score, partial / f"mask{suffix}", job))
+        for remark in remarks:
+            click.echo(f"warning: {shown(folder.name, 200)}: {remark}", err=True)
+        write_report(partial, volume, labels, score, about=about, warnings=remarks)
+        content = {
+            **score.to_dict(),
+            "scan": str(scan),
+            "warnings": list(remarks),
+            "prediction": about,
+            "files": [str(file) for file in volume.meta.files],
+            "written": sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()),
+        }
+        write_atomically(partial / SCORE, (json.dumps(content, indent=2) + "\n").encode())
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return score
+    return content
 
 
-def _write_mask(labels: NDArray[np.uint8], volume: Volume, folder: Path, job: Job) -> None:
-    vessels = tuple(job.vessels.values())
-    suffix = job.suffix or _SUFFIXES.get(volume.meta.format, ".mha")
+def _write_mask(
+    labels: NDArray[np.uint8], volume: Volume, score: CalciumScore, path: Path, job: Job
+) -> tuple[str, ...]:
+    """The mask; of a DICOM SEG also the scores as a structured report. What could not be written that way."""
     try:
-        write_mask(labels, volume, folder / f"mask{suffix}", vessels=vessels)
+        write_mask(labels, volume, path, vessels=tuple(job.vessels.values()))
+        if path.suffix != ".dcm":
+            return ()
+        with needs_extra():
+            from ddrsapc.report.structured_report import write_structured_report  # noqa: PLC0415  # an extra
+
+        write_structured_report(path.with_name("scores.dcm"), path, score)
     except CTError as error:
-        if job.suffix is not None or suffix != ".dcm":
+        if job.suffix is not None or path.suffix != ".dcm":
             raise
-        click.echo(f"warning: the mask is written as .nii.gz: {error}", err=True)  # the work is not lost
-        write_mask(labels, volume, folder / "mask.nii.gz", vessels=vessels)
+        path.unlink(missing_ok=True)
+        write_mask(labels, volume, path.with_name("mask.nii.gz"))  # the work is not lost
+        return (f"the mask is written as .nii.gz, without a structured report: {_plain(error, path)}",)
+    return ()
 
 
-def _write_tables(folder: Path, score: CalciumScore, volume: Volume, about: Mapping[str, Any]) -> None:
-    content = {**score.to_dict(), "prediction": about, "files": [str(file) for file in volume.meta.files]}
-    write_atomically(folder / _SCORE, (json.dumps(content, indent=2) + "\n").encode())
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, _COLUMNS)
-    writer.writeheader()
-    for lesion in score.lesions:
-        row = asdict(lesion)
-        row["first_slice"], row["last_slice"] = row.pop("slices")
-        row["z"], row["y"], row["x"] = row.pop("centroid_index")
-        row["z_mm"], row["y_mm"], row["x_mm"] = row.pop("centroid_mm")
-        writer.writerow(row)
-    write_atomically(folder / "lesions.csv", table.getvalue().encode())
-
-
-def _summary(score: CalciumScore) -> str:
-    parts = ", ".join(f"{name} {vessel.agatston:.1f}" for name, vessel in score.vessels.items())
-    return f"Agatston {score.agatston:.1f} ({parts}), {score.category}, CAC-DRS {score.cac_drs}"
+def _plain(error: Exception, path: Path) -> str:
+    """An error without the name of a file that is not there any more."""
+    return str(error).removeprefix(f"{path}: ")

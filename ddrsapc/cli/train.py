@@ -16,8 +16,9 @@ import torch
 
 import ddrsapc
 from ddrsapc import data
+from ddrsapc.cli.device import device_of
 from ddrsapc.cli.sections import SectionedCommand, section
-from ddrsapc.cli.training_data import data_options, device_of, load_data
+from ddrsapc.cli.training_data import data_options, load_data
 from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights
 from ddrsapc.hub.remote import HubOptions
@@ -75,7 +76,7 @@ def _recipe_options(command: F) -> F:
 @_network("--aux-head", is_flag=True, help="A new network gets an auxiliary head for training.")
 @data_options
 @_training("--augment", is_flag=True, help="Shift, scale, rotate, add noise; no mirror, for vessels have sides.")
-@_training("--crop", type=int, help="Augment to crops of so many pixels, half of them around calcium.")
+@_training("--crop", type=click.IntRange(min=1), help="Augment to crops of so many pixels, half around calcium.")
 @_training("--loss", type=click.Choice(["ohem", "ohem+dice"]), default="ohem", show_default=True)
 @_recipe_options
 def train(

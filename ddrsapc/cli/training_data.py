@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import torch
 
 from ddrsapc import data
 from ddrsapc.cli.sections import section
 from ddrsapc.data.scan_files import split_folders
 
-__all__ = ["LoadedData", "data_options", "device_of", "load_data", "scan_options"]
+__all__ = ["LoadedData", "data_options", "load_data", "scan_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,24 +119,3 @@ def load_data(
         scans=scans,
     )
     return LoadedData(splits, reports, readers)
-
-
-def device_of(name: str | None) -> torch.device:
-    """The device that an option names; None: a GPU where there is one.
-
-    Raises:
-        click.UsageError: if there is no such device.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if device.type == "cuda":  # without taking memory on the first GPU for every process
-            count = torch.cuda.device_count()
-            if (device.index or 0) < count:
-                return device
-            reason = f"PyTorch finds {count} GPU(s)"
-        else:
-            torch.empty(0, device=device)
-            return device
-    except (AssertionError, RuntimeError) as error:  # torch raises either where there is no such device
-        reason = str(error)
-    raise click.UsageError(f"--device {name}: {reason}")

@@ -5,13 +5,12 @@ Needs the extra `ct`; without it this package can be imported, but nothing can b
 
 from ddrsapc.ct.coca import COCA_NAMES, read_coca_plist, read_orcascore
 from ddrsapc.ct.errors import CTError
-from ddrsapc.ct.masks import VESSELS, read_mask, write_mask
+from ddrsapc.ct.masks import read_mask, write_mask
 from ddrsapc.ct.orientation import SliceOrientation
 from ddrsapc.ct.volume import SeriesInfo, Volume, VolumeMeta, list_series, read_volume
 
 __all__ = [
     "COCA_NAMES",
-    "VESSELS",
     "CTError",
     "SeriesInfo",
     "SliceOrientation",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import JPEGExtended12Bit
 
 from ddrsapc.ct.errors import CTError
 from ddrsapc.ct.series import (
@@ -95,7 +96,7 @@ def check_header(header: Header) -> Slice:
         raise CTError(f"{file}: is no CT image but of modality {modality or '(none)'}; take it out of the folder")
     if header.sop_class not in ("", CT_IMAGE, *ENHANCED):
         raise CTError(f"{file}: is no CT image (SOP class {header.sop_class}); take it out of the folder")
-    if "LOCALIZER" in header.text("ImageType"):
+    if header.is_localizer:
         raise CTError(f"{file}: is a localizer (scout view), no slice; take it out of the folder")
     if header.sop_class in ENHANCED or _numbers(header, "NumberOfFrames", 1, default=1.0)[0] != 1:
         raise CTError(f"{file}: has several frames in one file; convert it to single slices or NIfTI (dcm2niix does)")
@@ -204,8 +205,7 @@ def read_hu(item: Slice) -> NDArray[np.int16]:
     Raises:
         CTError: if pixels are missing, damaged or not HU.
     """
-    with reading(item.file):
-        stored = read_dataset(item.file, pixels=True).pixel_array
+    stored = _read_stored(item.file)
     if stored.shape != item.shape:
         raise CTError(
             f"{item.file}: holds an array of shape {stored.shape}, its header says {item.shape}; get it again"
@@ -217,6 +217,21 @@ def read_hu(item: Slice) -> NDArray[np.int16]:
     if hu.max() > MAX_HU:
         raise CTError(f"{item.file}: has values up to {hu.max():g}, which are no HU; export it again")
     return hu.astype(np.int16)
+
+
+def _read_stored(file: Path) -> NDArray[np.integer]:
+    """The stored values of a file's pixels, decoded."""
+    dataset = read_dataset(file, pixels=True)
+    try:
+        with reading(file):
+            return dataset.pixel_array
+    except CTError as error:
+        if dataset.file_meta.get("TransferSyntaxUID") != JPEGExtended12Bit:
+            raise
+        raise CTError(
+            f"{file}: cannot be decoded; it is compressed by JPEG Extended (12 bits, lossy), for which there is a "
+            "decoder under GPL-3.0 only: pip install pylibjpeg-libjpeg"
+        ) from error
 
 
 def _padding(header: Header, stored: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -22,7 +22,8 @@ def needs_extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ImportError(f'{error.name} is missing; install it with: pip install "ddrsapc[ct]"') from error
+        package = str(error.name).partition(".")[0]
+        raise ImportError(f'{package} is missing; install it with: pip install "ddrsapc[ct]"') from error
 
 
 def reason_of(error: BaseException) -> str:

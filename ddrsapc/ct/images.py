@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from pathlib import Path
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -13,6 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from ddrsapc.ct.errors import CTError, reason_of
+from ddrsapc.ct.nifti import read_nifti_header, read_nifti_planes
 from ddrsapc.ct.volume import (
     AIR,
     MAX_HU,
@@ -26,7 +28,7 @@ from ddrsapc.ct.volume import (
 )
 from ddrsapc.files import write_atomically
 
-__all__ = ["load_image", "read_image", "save_image"]
+__all__ = ["Image", "open_image", "read_image", "save_image"]
 
 FORMATS = {
     ".nii": ("nifti", "NiftiImageIO"),
@@ -38,56 +40,74 @@ FORMATS = {
 }
 MAX_VOXELS = 1 << 31  # 8,192 slices of 512 x 512; more is a damaged header
 SAME_CORNER = 0.05  # mm that two forms of a header may differ by at a corner
-MIN_HEADER = 352  # bytes before the values of a NIfTI file, at least
-FLOATS = {16: "f4", 64: "f8"}  # NIfTI's codes
+# where MetaImage and NRRD name the file of their values
+DATA_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*([^\r\n]*)", re.MULTILINE | re.IGNORECASE)
+MAX_HEADER = 1 << 18  # bytes in which it stands
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An image file's geometry, and its values a plane at a time: those of a scan may take several times its HU."""
+
+    shape: tuple[int, int, int]
+    """(Z, H, W)"""
+    affine: NDArray[np.float64]
+    """(4, 4), of (column, row, slice, 1) in mm."""
+    spacing: tuple[float, float, float]
+    """(z, y, x) in mm."""
+    planes: Iterator[NDArray[Any]]
+    """(H, W) each, Z of them, once; going through them may raise CTError."""
 
 
 def read_image(path: Path) -> Volume:
     """See `read_volume`."""
-    values, affine, spacing = load_image(path)
-    hu = np.empty(values.shape, np.int16)  # (Z, H, W)
-    for z, plane in enumerate(values):
+    image = open_image(path)
+    hu = np.empty(image.shape, np.int16)  # (Z, H, W)
+    for z, plane in enumerate(image.planes):
         low, high = float(plane.min()), float(plane.max())  # NaN anywhere makes both NaN
         if not (np.isfinite(low) and np.isfinite(high)):
             raise CTError(f"{path}: slice {z} has values that are not finite; mend them (air is {AIR})")
         if low < MIN_HU or high > MAX_HU:
             raise CTError(f"{path}: slice {z} has values from {low:g} to {high:g}, which are no HU; export it again")
-        hu[z] = np.maximum(np.floor(plane + ROUNDING), AIR)
-    positions = np.arange(len(hu)) * spacing[0] + affine[:3, 2] @ affine[:3, 3] / spacing[0]  # (Z,)
-    return Volume(hu, spacing, affine, positions, VolumeMeta(FORMATS[suffix_of(path)][0], (path,)))
+        hu[z] = np.floor(plane + ROUNDING) if plane.dtype.kind == "f" else plane
+        np.maximum(hu[z], AIR, out=hu[z])
+    along = image.affine[:3, 2] @ image.affine[:3, 3] / image.spacing[0]  # mm, of the first slice
+    positions = np.arange(len(hu)) * image.spacing[0] + along  # (Z,)
+    return Volume(hu, image.spacing, image.affine, positions, VolumeMeta(FORMATS[suffix_of(path)][0], (path,)))
 
 
-def load_image(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], tuple[float, float, float]]:
-    """Values (Z, H, W), affine (4, 4) and spacing (z, y, x) in mm of an image file.
+def open_image(path: Path) -> Image:
+    """An image file, with its values still to be read.
 
     Raises:
-        CTError: if it is damaged, cut short, or no 3D image of single values.
+        CTError: if it is damaged, or no 3D image of single values at right angles.
     """
+    suffix = suffix_of(path)
+    is_nifti = FORMATS[suffix][0] == "nifti"
+    if not is_nifti:
+        _check_data_files(path)
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(FORMATS[suffix_of(path)][1])
+    reader.SetImageIO(FORMATS[suffix][1])
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        size = reader.GetSize()
-        if len(size) == 4 and size[3] == 1:
-            size = size[:3]
-        if len(size) != 3 or reader.GetNumberOfComponents() != 1 or 0 in size:
-            raise CTError(
-                f"{path}: is an image of {' x '.join(map(str, reader.GetSize()))} voxels with "
-                f"{reader.GetNumberOfComponents()} value(s) each; expected one 3D image of single values"
-            )
-        spacing = (reader.GetSpacing()[2], reader.GetSpacing()[1], reader.GetSpacing()[0])
-        check_spacing(path, spacing)
-        if np.prod([float(side) for side in size]) > MAX_VOXELS:
-            raise CTError(f"{path}: claims to have {' x '.join(map(str, size))} voxels; get it again, it is damaged")
-        if suffix_of(path) in {".nii", ".nii.gz"}:
-            _check_nifti(path, reader)
-        image = reader.Execute()
     except RuntimeError as error:  # ITK's only one
-        raise CTError(f"{path}: cannot be read ({reason_of(error)}); get the file again") from error
-    values = sitk.GetArrayFromImage(image)
-    direction = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:3, :3]
-    origin = np.array(image.GetOrigin()[:3])
+        raise _unreadable(path, error) from error
+    size = reader.GetSize()
+    if len(size) == 4 and size[3] == 1:
+        size = size[:3]
+    if len(size) != 3 or reader.GetNumberOfComponents() != 1 or 0 in size:
+        raise CTError(
+            f"{path}: is an image of {' x '.join(map(str, reader.GetSize()))} voxels with "
+            f"{reader.GetNumberOfComponents()} value(s) each; expected one 3D image of single values"
+        )
+    spacing = (reader.GetSpacing()[2], reader.GetSpacing()[1], reader.GetSpacing()[0])
+    check_spacing(path, spacing)
+    if np.prod([float(side) for side in size]) > MAX_VOXELS:
+        raise CTError(f"{path}: claims to have {' x '.join(map(str, size))} voxels; get it again, it is damaged")
+    header = read_nifti_header(path) if is_nifti else None
+    direction = np.reshape(reader.GetDirection(), (reader.GetDimension(),) * 2)[:3, :3]
+    origin = np.array(reader.GetOrigin()[:3])
     if not (np.isfinite(direction).all() and np.isfinite(origin).all()):
         raise CTError(f"{path}: origin or direction is not finite; export it again")
     if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-3):
@@ -98,7 +118,9 @@ def load_image(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], tuple[flo
             raise CTError(f"{path}: does not say where it lies (sform and qform are unset); set one of them")
         if reader.GetMetaData("sform_code") != "0":
             _check_sform(path, reader, affine)
-    return values.reshape(size[::-1]), affine, spacing
+    shape = (size[2], size[1], size[0])
+    planes = _read_planes(path, reader, shape) if header is None else read_nifti_planes(path, header, shape)
+    return Image(shape, affine, spacing, planes)
 
 
 def save_image(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -> None:
@@ -135,35 +157,29 @@ def _check_sform(path: Path, reader: sitk.ImageFileReader, affine: NDArray[np.fl
         raise CTError(f"{path}: its sform contradicts its qform or pixdim; export it again with one geometry")
 
 
-def _check_nifti(path: Path, reader: sitk.ImageFileReader) -> None:
-    """Refuse what ITK would mend in silence: a file that is cut short, values that are not finite, no pixel size.
+def _check_data_files(path: Path) -> None:
+    """Refuse a MetaImage or NRRD header whose values lie in another folder: what it names there may be anything."""
+    with path.open("rb") as file:
+        header = file.read(MAX_HEADER)
+    found = DATA_FILE.search(header)
+    if found is None:
+        return
+    is_list = found[1].strip().upper().startswith(b"LIST")
+    for line in header[found.end() :].splitlines() if is_list else [found[1]]:
+        name = line.decode(errors="replace").strip()
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(name).is_absolute() or ".." in kind(name).parts:
+                raise CTError(f"{path}: has its values in another folder ({name[:80]!r}); put that file beside it")
 
-    It fills up with whatever was in memory, with 0, and with 1 mm.
-    """
+
+def _read_planes(path: Path, reader: sitk.ImageFileReader, shape: tuple[int, int, int]) -> Iterator[NDArray[Any]]:
+    """The planes (H, W) of what ITK reads whole."""
     try:
-        bits, kind = int(reader.GetMetaData("bitpix")), int(reader.GetMetaData("datatype"))
-        start = max(int(float(reader.GetMetaData("vox_offset"))), MIN_HEADER)
-        needed = start + int(np.prod(reader.GetSize(), dtype=np.int64)) * bits // 8
-        with path.open("rb") as file:
-            is_packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if is_packed else path.open("rb") as data:
-            header = data.read(start)
-            order = {b"\x5c\x01": "<", b"\x01\x5c": ">"}.get(header[:4].strip(b"\0"))  # 348, the header's size
-            if order is None or header[344:347] != b"n+1":  # else ITK takes it for Analyze, without orientation
-                raise CTError(f"{path}: is no NIfTI-1 file; convert it to one")
-            sizes = np.frombuffer(header, f"{order}f4", 3, offset=80)  # pixdim, mm
-            if not (np.isfinite(sizes).all() and (sizes != 0).all()):
-                raise CTError(f"{path}: has voxels of {' x '.join(f'{size:g}' for size in sizes)} mm; export it again")
-            length = len(header)
-            while block := data.read(1 << 20):
-                if kind in FLOATS:
-                    count = max(0, min(len(block), needed - length)) // (bits // 8)  # not what follows the values
-                    if not np.isfinite(np.frombuffer(block, order + FLOATS[kind], count)).all():
-                        raise CTError(f"{path}: has values that are not finite; mend them (air is {AIR})")
-                length += len(block)
-    except CTError:
-        raise
-    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
-        raise CTError(f"{path}: is damaged or cut short ({reason_of(error)}); get the file again") from error
-    if length < needed:
-        raise CTError(f"{path}: is cut short, {length} of {needed} bytes; get the file again")
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+    yield from sitk.GetArrayViewFromImage(image).reshape(shape)
+
+
+def _unreadable(path: Path, error: Exception) -> CTError:
+    return CTError(f"{path}: cannot be read ({reason_of(error)}); get the file again")

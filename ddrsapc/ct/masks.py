@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddrsapc.ct.errors import CTError, needs_extra
-from ddrsapc.ct.volume import IMAGES, Volume, suffix_of
+from ddrsapc.ct.volume import IMAGES, Volume, check_name, suffix_of
+from ddrsapc.scoring.rules import VESSELS
 
-__all__ = ["VESSELS", "place", "read_mask", "write_mask"]
+__all__ = ["place", "read_mask", "write_mask"]
 
-VESSELS = ("LAD", "LCX", "RCA")
-"""Vessels of the labels 1, 2, 3, as in the paper; LAD is with the left main artery."""
+NAMES = tuple(VESSELS.values())
 WRITTEN = (".nii", ".nii.gz", ".nrrd", ".mha", ".dcm")
 SAME_VOXEL = 0.01  # voxels that rounded headers may move a corner by
 
@@ -39,20 +39,21 @@ def read_mask(path: str | os.PathLike[str], volume: Volume) -> NDArray[np.uint8]
         ImportError: without the extra `ct`.
     """
     path = Path(path)
+    check_name(path)
     if not path.is_file():
         raise CTError(f"{path}: there is no such file; expected a mask as NIfTI, NRRD, MHA or DICOM SEG")
     with needs_extra():
         if suffix_of(path) in IMAGES:
-            from ddrsapc.ct.images import load_image  # noqa: PLC0415  # an extra
+            from ddrsapc.ct.images import open_image  # noqa: PLC0415  # an extra
 
-            values, affine, _ = load_image(path)
+            image = open_image(path)
+            labels, affine = _as_labels(image.planes, image.shape, path), image.affine
             is_whole = True
         else:
             from ddrsapc.ct.seg import load_seg  # noqa: PLC0415  # an extra
 
-            values, affine = load_seg(path, volume)
+            labels, affine = load_seg(path, volume)
             is_whole = False
-    labels = _as_labels(values, str(path))
     placed, (z, y, x) = place(labels, affine, volume)
     depth, height, width = placed.shape
     outside = min(z, y, x) < 0 or any(
@@ -60,13 +61,19 @@ def read_mask(path: str | os.PathLike[str], volume: Volume) -> NDArray[np.uint8]
     )
     if outside or (is_whole and placed.shape != volume.hu.shape):
         raise CTError(f"{path}: {_difference(labels.shape, affine, volume)}")
+    if placed.shape == volume.hu.shape:
+        return np.ascontiguousarray(placed)
     result = np.zeros(volume.hu.shape, np.uint8)  # (Z, H, W)
     result[z : z + depth, y : y + height, x : x + width] = placed
     return result
 
 
 def write_mask(
-    labels: NDArray[Any], volume: Volume, path: str | os.PathLike[str], *, vessels: Sequence[str] = VESSELS
+    labels: NDArray[Any],
+    volume: Volume,
+    path: str | os.PathLike[str],
+    *,
+    vessels: Sequence[str] = NAMES,
 ) -> None:
     """Write labels as a file with exactly the scan's geometry; it is whole or not there.
 
@@ -81,12 +88,13 @@ def write_mask(
         ImportError: without the extra `ct`.
     """
     path = Path(path)
+    check_name(path)
     suffix = suffix_of(path)
     if suffix not in WRITTEN:
         raise CTError(f"{path}: masks are written as {', '.join(WRITTEN)}; give one of these suffixes")
     if labels.shape != volume.hu.shape:
         raise CTError(f"{path}: labels of shape {labels.shape} do not fit a scan of shape {volume.hu.shape}")
-    values = _as_labels(labels, str(path))
+    values = labels if labels.dtype == np.uint8 else _as_labels(labels, labels.shape, path)
     with needs_extra():
         if suffix == ".dcm":
             from ddrsapc.ct.seg import save_seg  # noqa: PLC0415  # an extra
@@ -125,12 +133,17 @@ def place(
     return np.flip(turned, flipped).transpose(2, 1, 0), (int(start[2]), int(start[1]), int(start[0]))
 
 
-def _as_labels(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
-    """Whole numbers from 0 to 255 as uint8; the shape stays."""
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    labels = values.astype(np.uint8) if low >= 0 and high <= 255 else None  # NaN is neither
-    if labels is None or not np.array_equal(labels, values):
-        raise CTError(f"{what}: has values from {low:g} to {high:g}; expected labels, whole numbers from 0 to 255")
+def _as_labels(planes: Iterable[NDArray[Any]], shape: tuple[int, ...], path: Path) -> NDArray[np.uint8]:
+    """Whole numbers from 0 to 255 as uint8 (Z, H, W), of planes (H, W)."""
+    labels = np.empty(shape, np.uint8)
+    for z, plane in enumerate(planes):
+        low, high = (float(plane.min()), float(plane.max())) if plane.size else (0.0, 0.0)
+        if low >= 0 and high <= 255:  # NaN is neither
+            labels[z] = plane
+        if not (low >= 0 and high <= 255 and np.array_equal(labels[z], plane)):
+            raise CTError(
+                f"{path}: slice {z} has values from {low:g} to {high:g}; expected labels, whole numbers from 0 to 255"
+            )
     return labels
 
 

@@ -69,6 +69,11 @@ class Header:
         return value
 
     @property
+    def is_localizer(self) -> bool:
+        """Whether it is a scout view, no slice."""
+        return "LOCALIZER" in self.text("ImageType")
+
+    @property
     def sop_class(self) -> str:
         """SOP class; where it was removed from the dataset, that of the file's own header."""
         meta: Any = self.dataset.file_meta
@@ -81,6 +86,11 @@ class Series:
 
     info: SeriesInfo
     headers: tuple[Header, ...]
+
+    @property
+    def is_localizer(self) -> bool:
+        """Whether it is a scout view, not slices."""
+        return all(header.is_localizer for header in self.headers)
 
 
 @contextmanager
@@ -168,7 +178,7 @@ def group_series(headers: Sequence[Header]) -> list[Series]:
 
 
 def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> Series:
-    """The one CT series, or the wanted one.
+    """The one CT series, or the wanted one; a scout view beside it does not count.
 
     Raises:
         CTError: if there is no CT series, or several and it is not clear which; it lists them.
@@ -186,12 +196,13 @@ def choose_series(folder: Path, found: Sequence[Series], wanted: str | None) -> 
     more = f"; and {len(candidates) - MAX_LISTED} more" if len(candidates) > MAX_LISTED else ""
     listing = f"({'; '.join(str(item.info) for item in candidates[:MAX_LISTED])}{more})"
     if wanted is None:
-        if len(candidates) > 1:
+        scans = [item for item in candidates if not item.is_localizer] or candidates
+        if len(scans) > 1:
             raise CTError(
                 f"{folder}: holds {len(candidates)} CT series; choose one by series=... "
                 f"or --series, by UID, end of it, or description {listing}"
             )
-        return candidates[0]
+        return scans[0]
     for matches in (
         [item for item in candidates if wanted == item.info.uid],
         [item for item in candidates if wanted.casefold() == item.info.description.casefold()],

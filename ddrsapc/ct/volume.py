@@ -58,7 +58,7 @@ class VolumeMeta:
     series_uid: str = ""
     series_description: str = ""
     mass_factor: float | None = None
-    """Calcium Scoring Mass Factor Patient (0018,9351)."""
+    """Calcium Scoring Mass Factor Patient (0018,9351), as it is in the file: taken for mg/(ml HU)."""
     mass_factor_device: tuple[float, ...] | None = None
     """Calcium Scoring Mass Factor Device (0018,9352), for small, medium and large patients."""
 
@@ -75,7 +75,8 @@ class Volume:
     hu: NDArray[np.int16]
     """Hounsfield units (Z, H, W), from -1024: what was below, padding included, is air."""
     spacing: tuple[float, float, float] | None
-    """(z, y, x) in mm; z is the distance of slice centres. None: a picture without one."""
+    """(z, y, x) in mm; z is the distance of slice centres, of a single DICOM slice what it says of its thickness.
+    None: a picture without one."""
     affine: NDArray[np.float64]
     """(4, 4); of a picture without spacing in pixels, not mm."""
     slice_positions: NDArray[np.float64]
@@ -106,8 +107,11 @@ def read_volume(
         ImportError: without the extra `ct`.
     """
     path = Path(path)
+    check_name(path)
     if not path.exists():
         raise CTError(f"{path}: there is no such file or folder")
+    if not (path.is_file() or path.is_dir()):  # a pipe, from which nothing may ever come
+        raise CTError(f"{path}: is neither a file nor a folder; copy what it gives to a file")
     suffix = suffix_of(path) if path.is_file() else ""
     is_picture = suffix in PICTURES
     if spacing is not None and not is_picture:
@@ -147,6 +151,18 @@ def suffix_of(path: Path) -> str:
     """The suffix that says the format, in small letters; both parts of `.nii.gz`."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that is no text: ITK would end the process.
+
+    Raises:
+        CTError: if it is none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise CTError(f"{str(path)!r}: the name is not in UTF-8; rename it") from error
 
 
 def make_affine(

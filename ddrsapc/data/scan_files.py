@@ -12,16 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddrsapc.ct.volume import DICOM, IMAGES, suffix_of
+from ddrsapc.ct.sources import HEADERS, is_dicom_file
+from ddrsapc.ct.volume import IMAGES, suffix_of
 from ddrsapc.data.problems import Problem
 from ddrsapc.data.readers import READERS, Reader, Readers, extension
 
-__all__ = ["COCA", "HEADERS", "SPLITS", "ScanFiles", "ScanPair", "find_scans", "split_folders"]
+__all__ = ["COCA", "SPLITS", "ScanFiles", "ScanPair", "find_scans", "split_folders"]
 
 SPLITS = ("train", "val", "test")
 COCA = (".xml", ".plist")
 _MASKS = (*IMAGES, ".dcm", *COCA)
-HEADERS, _VALUES = (".mhd", ".nhdr"), (".raw", ".zraw", ".gz", ".bz2")  # formats with values in a file beside
+_VALUES = (".raw", ".zraw", ".gz", ".bz2")  # of formats with values in a file beside
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ def _scans(folder: Path, readers: Readers, files: set[Path], problems: list[Prob
         images = _images(paths, files)
         yield from ((_name(image, root), image) for image in images)
         others = [path for path in paths if path not in files]
-        first = next((path for path in others if _is_dicom(path)), None)
+        first = next((path for path in others if is_dicom_file(path)), None)
         if first is not None and parent == root:
-            files.update(path for path in others if _is_dicom(path))
+            files.update(path for path in others if is_dicom_file(path))
             problems.append(Problem(first, "lies directly in images/; give each DICOM series a folder there"))
         elif first is not None:
             files.update(others)
@@ -114,18 +115,6 @@ def _images(paths: list[Path], files: set[Path]) -> list[Path]:
     files.update(images)
     files.update(path for path in paths if path.suffix.lower() in _VALUES and path.name.startswith(headers or ("/",)))
     return images
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.name == "DICOMDIR":  # the index of a medium
-        return False
-    if path.suffix.lower() in DICOM:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _name(path: Path, root: Path) -> str:

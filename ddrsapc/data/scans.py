@@ -16,10 +16,11 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-
 from ddrsapc.ct.coca import read_coca_plist, read_orcascore
 from ddrsapc.ct.masks import read_mask
 from ddrsapc.ct.orientation import SliceOrientation
-from ddrsapc.ct.volume import Volume, check_axial, read_volume, suffix_of
+from ddrsapc.ct.sources import check_hu, file_facts
+from ddrsapc.ct.volume import Volume, check_axial, read_volume
 from ddrsapc.data.problems import DataError, Problem, raise_problems
 from ddrsapc.data.readers import READERS, Readers
-from ddrsapc.data.scan_files import COCA, HEADERS, ScanPair, find_scans, split_folders
+from ddrsapc.data.scan_files import COCA, ScanPair, find_scans, split_folders
 from ddrsapc.files import lock, write_atomically, writing_atomically
 
 __all__ = ["PreparedScan", "PreparedScans", "prepare_scans"]
@@ -87,7 +88,7 @@ def prepare_scans(
         The arrays, and what is wrong with scans that could not be read: `raise_for_problems` raises it.
 
     Raises:
-        DataError: if `folder` is none, or `into` lies among its images or labels.
+        DataError: if `folder` is none, or `into` lies among its images or labels, or is of other scans or options.
         ImportError: if there are scans, without the extra `ct`.
         OSError: if `into` cannot be written to; what is done stays.
     """
@@ -117,10 +118,17 @@ def prepare_scans(
 def _prepare(pair: ScanPair, into: Path, options: dict[str, Any]) -> tuple[PreparedScan, bool]:
     """One scan's arrays, and whether they are new."""
     image, label, about = (into / kind / f"{pair.name}{suffix}" for kind, suffix in _FILES)
-    facts = {**options, "scan": _facts(pair.scan), "mask": _facts(pair.mask)}
-    done = {"fingerprint": hashlib.sha256(repr(facts).encode()).hexdigest()}
-    if image.exists() and label.exists() and _content(about) == done:
+    facts = {**options, "scan": file_facts(pair.scan), "mask": file_facts(pair.mask)}
+    place = {**options, "scan": str(pair.scan.resolve())}
+    done = {"fingerprint": hashlib.sha256(repr(facts).encode()).hexdigest(), **place}
+    found = _content(about)
+    if image.exists() and label.exists() and found.get("fingerprint") == done["fingerprint"]:
         return PreparedScan(pair, image, label), False
+    if differs := [key for key in place if found and found.get(key) != place[key]]:
+        raise DataError(  # another training may be reading it
+            f"{image} was made with another {' and '.join(differs)}; give another folder for prepared scans "
+            "(--prepared), or remove this one"
+        )
     try:
         volume, labels = _read(pair, orcascore=options["orcascore"], series=options["series"])
     except (ImportError, MemoryError):
@@ -146,6 +154,7 @@ _FILES = (("images", ".npy"), ("labels", ".npy"), ("sources", ".json"))
 def _read(pair: ScanPair, *, orcascore: bool, series: str | None) -> tuple[Volume, NDArray[np.uint8]]:
     volume = read_volume(pair.scan, series=series if pair.scan.is_dir() else None)
     check_axial(volume)
+    check_hu(pair.scan, volume)
     if pair.mask.suffix.lower() in COCA:
         return volume, read_coca_plist(pair.mask, volume)
     return volume, read_orcascore(pair.mask, volume) if orcascore else read_mask(pair.mask, volume)
@@ -165,22 +174,12 @@ def _save(path: Path, array: NDArray[Any], volume: Volume) -> None:
             file.write(plane.data)
 
 
-def _facts(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of a scan's or mask's files."""
-    if path.is_dir():
-        files = [file for file in path.iterdir() if file.is_file()]
-    elif suffix_of(path) in HEADERS:
-        files = [file for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}.")]
-    else:
-        files = [path]
-    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-
-
-def _content(about: Path) -> Any:
+def _content(about: Path) -> dict[str, Any]:
     try:
-        return json.loads(about.read_text(encoding="utf-8"))
+        content = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _problem(pair: ScanPair, error: Exception) -> Problem:

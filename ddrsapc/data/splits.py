@@ -49,7 +49,7 @@ def split_by_patient(
         DataError: if there are fewer patients than splits.
         ValueError: if the fractions are negative or do not sum to 1.
     """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6):  # NaN is neither
         raise ValueError(f"fractions must be at least 0 and sum to 1, got {fractions}")
     patients = sorted(
         {case.patient for case in cases}, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()

@@ -1,4 +1,9 @@
-"""What a person looks at: scans with their calcium in colours.
+"""What a person looks at: scans with their calcium in colours, tables, a page, a DICOM structured report.
 
 Needs the extra `ct`; without it this package can be imported, but nothing can be drawn.
 """
+
+from ddrsapc.report.tables import lesions_csv, scores_csv
+from ddrsapc.report.writing import write_report
+
+__all__ = ["lesions_csv", "scores_csv", "write_report"]

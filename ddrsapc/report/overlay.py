@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -79,24 +80,37 @@ def panel(
     return Image.fromarray(rgb).resize(size, Image.Resampling.NEAREST if zoom >= 1 else Image.Resampling.BOX)
 
 
-def crop_around(marked: NDArray[np.bool_] | Tensor, side: int, *, least: int, margin: int) -> Crop:
+def crop_around(
+    marked: NDArray[np.bool_] | Tensor,
+    side: int,
+    *,
+    least: int,
+    margin: int,
+    spacing: tuple[float, float] = (1.0, 1.0),
+) -> Crop:
     """The square around marked pixels, or the whole slice where there are none, as large as fits into a picture.
 
     Args:
         marked: (H, W).
         side: of the picture; it is exceeded where the marked pixels do not fit.
-        least: side of the smallest square, in pixels of the slice.
-        margin: pixels around the marked ones.
+        least: side of the smallest square, in pixels of the slice, of their shorter side.
+        margin: around the marked pixels, likewise.
+        spacing: (y, x) of a pixel.
     """
-    shape = marked.shape
+    stretch = [mm / min(spacing) for mm in spacing]
     pixels = np.stack(np.nonzero(np.asarray(marked)))  # (2, n)
-    bounds = [(int(i.min()), int(i.max()) + 1) for i in pixels] if pixels.size else [(0, n) for n in shape]
-    size = min(max(least, *(stop - start + 2 * margin for start, stop in bounds)), max(shape))
+    bounds = [(int(i.min()), int(i.max()) + 1) for i in pixels] if pixels.size else [(0, n) for n in marked.shape]
+    marked_sides = [(stop - start) * factor for (start, stop), factor in zip(bounds, stretch, strict=True)]
+    whole = max(n * factor for n, factor in zip(marked.shape, stretch, strict=True))
+    size = math.ceil(min(max(least, *(one + 2 * margin for one in marked_sides)), whole))
     zoom = max(1, side // size)
     size = max(size, side // zoom)
-    starts = [min(max((sum(bound) - size) // 2, 0), max(n - size, 0)) for bound, n in zip(bounds, shape, strict=True)]
-    rows, columns = (slice(start, min(start + size, n)) for start, n in zip(starts, shape, strict=True))
-    return Crop(rows, columns, zoom)
+    parts = []
+    for (first, stop), n, factor in zip(bounds, marked.shape, stretch, strict=True):
+        length = math.ceil(size / factor)
+        start = min(max((first + stop - length) // 2, 0), max(n - length, 0))
+        parts.append(slice(start, min(start + length, n)))
+    return Crop(parts[0], parts[1], zoom)
 
 
 def legend(
@@ -139,5 +153,5 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
 def png_bytes(picture: Image.Image) -> bytes:
     """A picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", compress_level=3)  # noise gets no smaller from more, it only takes longer
     return buffer.getvalue()

@@ -1,6 +1,6 @@
 """Calcium scores of a labelled cardiac CT: Agatston, volume and mass, by vessel and by lesion."""
 
-from ddrsapc.scoring.result import CalciumScore, Lesion, ScoreSettings, VesselScore
+from ddrsapc.scoring.result import RESEARCH_ONLY, CalciumScore, Lesion, ScoreSettings, VesselScore
 from ddrsapc.scoring.rules import (
     PRESETS,
     UNKNOWN,
@@ -15,6 +15,7 @@ from ddrsapc.scoring.volume import TubeVoltageWarning, lesion_voxels, score_volu
 
 __all__ = [
     "PRESETS",
+    "RESEARCH_ONLY",
     "UNKNOWN",
     "VESSELS",
     "CalciumScore",

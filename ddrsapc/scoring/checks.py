@@ -46,7 +46,7 @@ def checked_volumes(hu: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> tuple
         raise TypeError(
             f"expected integer labels, got {labels.dtype}; labels.astype(np.uint8) makes them so, logits need an argmax"
         )
-    if hu.dtype.kind == "f" and not np.isfinite(hu).all():
+    if hu.dtype.kind == "f" and not all(np.isfinite(plane).all() for plane in hu):
         raise ValueError("hu has NaN or infinite values; set those outside the scan to air, -1024 HU")
     return hu, labels
 

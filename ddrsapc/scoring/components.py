@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["connected_components", "connected_components_in_slices", "import_simpleitk"]
+__all__ = ["connected_components", "import_simpleitk", "merge_components"]
 
 
 def import_simpleitk() -> Any:
@@ -23,38 +23,49 @@ def import_simpleitk() -> Any:
     return SimpleITK
 
 
-def connected_components(voxels: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Number the connected components of voxels; corners touch: 8 neighbours in a plane, 26 in space.
+def connected_components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The 8-connected components of slices, each on its own.
 
     Args:
-        voxels: indices, (2, n) or (3, n).
+        mask: (N, H, W).
 
     Returns:
-        Each voxel's component, from 0, (n,).
+        Indices (z, y, x) of the voxels in the mask, (3, n), and each one's component, from 0 over all slices in the
+        order of their first voxels, (n,).
     """
+    voxels = np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape))  # (3, n); faster than nonzero
     if not voxels.size:
-        return np.zeros(0, np.intp)
+        return voxels, voxels[0]
     sitk = import_simpleitk()
-    inside = tuple(voxels - voxels.min(axis=1, keepdims=True))  # cropped to the box around the voxels
-    mask = np.zeros([axis.max() + 1 for axis in inside], np.uint8)
-    mask[inside] = 1
-    numbered = sitk.ConnectedComponent(sitk.GetImageFromArray(mask), True)  # the view below does not keep it alive
-    numbers: NDArray[np.intp] = sitk.GetArrayViewFromImage(numbered)[inside].astype(np.intp) - 1
-    return numbers
+    z, y, x = voxels - [[0], [voxels[1].min()], [voxels[2].min()]]  # in the box around them, small mostly
+    box = np.zeros((len(mask), y.max() + 2, x.max() + 1), np.uint8)
+    box[z, y, x] = 1
+    # one below the other, with a row of zeros between: one image, as it takes longer to start than to count in a slice
+    numbered = sitk.ConnectedComponent(sitk.GetImageFromArray(box.reshape(-1, box.shape[2])), True)
+    numbers = sitk.GetArrayViewFromImage(numbered).reshape(box.shape)  # does not keep it alive
+    return voxels, numbers[z, y, x].astype(np.intp) - 1
 
 
-def connected_components_in_slices(voxels: NDArray[np.intp]) -> NDArray[np.intp]:
-    """`connected_components` of each slice on its own.
+def merge_components(count: int, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Number the groups of components that touch, directly or by others.
 
     Args:
-        voxels: indices (z, y, x), sorted by z, (3, n).
+        count: components are numbered from 1 to this.
+        pairs: of components that touch, (n, 2).
 
     Returns:
-        Each voxel's component, from 0 over all slices, (n,).
+        The group of each component, (count,), from 0 in the order of the groups' first components.
     """
-    numbers = [np.zeros(0, np.intp)]
-    first = 0
-    for in_slice in np.split(voxels[1:], np.flatnonzero(np.diff(voxels[0])) + 1, axis=1):
-        numbers.append(first + connected_components(in_slice))
-        first = numbers[-1].max(initial=-1) + 1
-    return np.concatenate(numbers)
+    earlier = list(range(count + 1))  # a component of the same group that comes earlier; of the first one, itself
+
+    def first(component: int) -> int:
+        while earlier[component] != component:
+            earlier[component] = earlier[earlier[component]]
+            component = earlier[component]
+        return component
+
+    for one, other in pairs.tolist():
+        low, high = sorted((first(one), first(other)))
+        earlier[high] = low
+    firsts = np.array([first(component) for component in range(1, count + 1)], np.intp)  # (count,)
+    return np.unique(firsts, return_inverse=True)[1]

@@ -9,7 +9,9 @@ from typing import Any
 
 from ddrsapc.scoring.rules import UNKNOWN, cac_drs, risk_category
 
-__all__ = ["CalciumScore", "Lesion", "ScoreSettings", "VesselScore"]
+__all__ = ["RESEARCH_ONLY", "CalciumScore", "Lesion", "ScoreSettings", "VesselScore"]
+
+RESEARCH_ONLY = "For research only; not a medical device."
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class CalciumScore:
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings, lists and dictionaries, as JSON has them; units are in the keys."""
         content = {
-            "note": "For research only; not a medical device.",
+            "note": RESEARCH_ONLY,
             **asdict(self),
             "category": self.category,
             "cac_drs": self.cac_drs,

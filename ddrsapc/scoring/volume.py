@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,16 +20,15 @@ from ddrsapc.scoring.checks import (
     checked_volumes,
     slice_geometry,
 )
-from ddrsapc.scoring.components import connected_components, connected_components_in_slices, import_simpleitk
+from ddrsapc.scoring.components import import_simpleitk
+from ddrsapc.scoring.lesions import find_calcifications, find_lesions, lesion_of_calcification
 from ddrsapc.scoring.result import CalciumScore, Lesion, ScoreSettings, VesselScore
 from ddrsapc.scoring.rules import (
     PRESETS,
-    REFERENCE_INCREMENT_MM,
     THRESHOLD_HU,
     THRESHOLD_KVP,
     VESSELS,
     MinimumSize,
-    agatston_weight,
 )
 
 __all__ = ["TubeVoltageWarning", "lesion_voxels", "score_volume"]
@@ -53,7 +54,8 @@ def score_volume(
     """Agatston, volume and mass score of the calcium in a labelled CT, by vessel and by lesion.
 
     A voxel counts if it has a vessel's label and `threshold` HU or more, and the calcification that it belongs to in
-    its slice, 8-connected, is large enough. HU and labels are not changed.
+    its slice, 8-connected, is large enough. HU and labels are not changed. It takes the memory of some slices, and
+    about 1 KB for each lesion.
 
     Args:
         hu: Hounsfield units (Z, H, W), array or CPU tensor of any real dtype.
@@ -94,27 +96,31 @@ def score_volume(
     if kvp not in {None, THRESHOLD_KVP} and threshold == THRESHOLD_HU:
         warnings.warn(
             f"the threshold of {THRESHOLD_HU:g} HU is for {THRESHOLD_KVP:g} kVp, this scan has {kvp:g} kVp; "
-            "give the threshold for it (threshold=...)",
+            "give a threshold for it",
             TubeVoltageWarning,
             stacklevel=2,
         )
     least = PRESETS[preset] if min_area is None else MinimumSize(area_mm2=min_area)
 
-    voxels, found, values = _labelled(hu, labels)
-    check_labels_named(np.unique(found).tolist(), vessels)
+    slices_of = _slices_by_label(labels)
+    check_labels_named(sorted(slices_of), vessels)
     lesions: list[Lesion] = []
     for label, name in vessels.items():
-        candidates = (found == label) & (values >= threshold)
-        lesions += _lesions(
-            voxels[:, candidates],
-            values[candidates],
-            least=least,
+        lesions += find_lesions(
+            partial(
+                find_calcifications,
+                *(hu, labels, label, slices_of.get(label, ())),
+                threshold=threshold,
+                least=least,
+                pixel_area=y_mm * x_mm,
+            ),
+            shape=labels.shape[1:],
+            vessel=name,
+            first_number=len(lesions) + 1,
             increments=increments,
             offsets=offsets,
             pixel_mm=(y_mm, x_mm),
             mass_factor=mass_factor,
-            vessel=name,
-            first_number=len(lesions) + 1,
         )
     total = _sum(lesions, mass_factor)
     return CalciumScore(
@@ -143,8 +149,8 @@ def score_volume(
 
 def lesion_voxels(
     hu: ArrayLike | Tensor, labels: ArrayLike | Tensor, score: CalciumScore
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The voxels that a score counted, and the lesions that they are in.
+) -> dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """The voxels that a score counted, and the lesions that they are in, by slice.
 
     Args:
         hu: Hounsfield units (Z, H, W), those that were scored.
@@ -152,94 +158,40 @@ def lesion_voxels(
         score: what `score_volume` returned for them.
 
     Returns:
-        Indices (z, y, x) of the voxels, (3, n), and the number of each one's lesion, (n,), by vessel and z.
+        Of each slice with calcium that counts, the voxels' indices (y, x), (2, n), and lesions' numbers, (n,).
     """
-    voxels, found, values = _labelled(*checked_volumes(hu, labels))
+    hu, labels = checked_volumes(hu, labels)
     settings = score.settings
-    least = MinimumSize(settings.min_area_mm2, settings.min_pixels)
-    pixel_area = settings.pixel_spacing_mm[0] * settings.pixel_spacing_mm[1]
-    all_voxels, numbers = [np.zeros((3, 0), np.intp)], [np.zeros(0, np.intp)]
+    slices_of = _slices_by_label(labels)
     first_number = 1
+    by_slice: dict[int, NDArray[np.int32]] = {}  # y, x and number, (3, n)
     for label in settings.vessels:
-        candidates = (found == label) & (values >= settings.threshold_hu)
-        counted, lesion, _ = _counted(voxels[:, candidates], values[candidates], least, pixel_area)
-        all_voxels.append(voxels[:, candidates][:, counted])
-        numbers.append(first_number + lesion)
-        first_number += int(lesion.max(initial=-1)) + 1
-    return np.concatenate(all_voxels, axis=1), np.concatenate(numbers)
-
-
-def _labelled(hu: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.float64]]:
-    """The voxels with a label, (3, n) and sorted by z, their labels and their HU, (n,)."""
-    slices = np.flatnonzero(labels.any(axis=(1, 2)))  # few of a scan's: to search the others would take longest
-    voxels = np.stack(np.nonzero(labels[slices]))
-    voxels[0] = slices[voxels[0]]
-    return voxels, labels[tuple(voxels)], hu[tuple(voxels)].astype(np.float64)
-
-
-def _counted(
-    voxels: NDArray[np.intp], hu: NDArray[np.float64], least: MinimumSize, pixel_area: float
-) -> tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]:
-    """Which of one vessel's candidates (3, n) count, (n,); the lesion, from 0, and the weight of those, (m,)."""
-    component = connected_components_in_slices(voxels)  # (n,)
-    pixels = np.bincount(component)  # (components,)
-    # a spacing from a float32 header may be a little short
-    large = (pixels >= least.pixels) & (pixels * pixel_area >= least.area_mm2 * (1 - 1e-6))
-    weight = agatston_weight(_maxima(component, hu))
-    counted = large[component]
-    lesion = connected_components(voxels[:, counted])  # a component of a slice is in one lesion
-    return counted, lesion, weight[component[counted]]
-
-
-def _lesions(
-    voxels: NDArray[np.intp],  # (3, n)
-    hu: NDArray[np.float64],  # (n,)
-    *,
-    least: MinimumSize,
-    increments: NDArray[np.float64],  # (Z,)
-    offsets: NDArray[np.float64],  # (Z,)
-    pixel_mm: tuple[float, float],
-    mass_factor: float | None,
-    vessel: str,
-    first_number: int,
-) -> list[Lesion]:
-    """The lesions that one vessel's candidates form."""
-    pixel_area = pixel_mm[0] * pixel_mm[1]
-    counted, lesion, weight = _counted(voxels, hu, least, pixel_area)
-    voxels, hu = voxels[:, counted], hu[counted]
-    z, y, x = voxels
-    voxel_volume = increments[z] * pixel_area  # (n,)
-    count = np.bincount(lesion)  # (lesions,), as all that follow
-    first, last = -_maxima(lesion, -z), _maxima(lesion, z)
-    centroid = [np.bincount(lesion, axis) / count for axis in (z, y, x)]
-    centroid_mm = [np.bincount(lesion, axis) / count for axis in (offsets[z], y * pixel_mm[0], x * pixel_mm[1])]
-    peak, mean = _maxima(lesion, hu), np.bincount(lesion, hu) / count
-    volume = np.bincount(lesion, voxel_volume)
-    agatston = np.bincount(lesion, weight * voxel_volume) / REFERENCE_INCREMENT_MM  # area x weight x increment / 3 mm
-    mass = np.bincount(lesion, hu * voxel_volume) / 1000  # in HU ml, times mg/(ml HU)
-    return [
-        Lesion(
-            number=first_number + i,
-            vessel=vessel,
-            slices=(int(first[i]), int(last[i])),
-            centroid_index=(float(centroid[0][i]), float(centroid[1][i]), float(centroid[2][i])),
-            centroid_mm=(float(centroid_mm[0][i]), float(centroid_mm[1][i]), float(centroid_mm[2][i])),
-            peak_hu=float(peak[i]),
-            mean_hu=float(mean[i]),
-            area_mm2=float(count[i] * pixel_area),
-            volume_mm3=float(volume[i]),
-            agatston=float(agatston[i]),
-            mass_mg=None if mass_factor is None else float(mass_factor * mass[i]),
+        calcifications = partial(
+            find_calcifications,
+            *(hu, labels, label, slices_of.get(label, ())),
+            threshold=settings.threshold_hu,
+            least=MinimumSize(settings.min_area_mm2, settings.min_pixels),
+            pixel_area=settings.pixel_spacing_mm[0] * settings.pixel_spacing_mm[1],
         )
-        for i in range(len(count))
-    ]
+        lesion_of = lesion_of_calcification(calcifications(), labels.shape[1:])  # (calcifications,)
+        for found in calcifications():
+            z, y, x = found.voxels
+            voxels = np.stack([y, x, first_number + lesion_of[found.number - 1]]).astype(np.int32)
+            for start, stop in pairwise([*np.flatnonzero(np.diff(z, prepend=-1)).tolist(), len(z)]):
+                at, part = int(found.slices[z[start]]), voxels[:, start:stop]
+                by_slice[at] = np.concatenate([by_slice[at], part], axis=1) if at in by_slice else part
+        first_number += int(lesion_of.max(initial=-1)) + 1
+    return {z: (part[:2], part[2]) for z, part in sorted(by_slice.items())}
 
 
-def _maxima(group: NDArray[np.intp], values: NDArray[Any]) -> NDArray[np.float64]:
-    """The maximum of the values in each group; groups are numbered from 0."""
-    maxima = np.full(group.max(initial=-1) + 1, -np.inf)
-    np.maximum.at(maxima, group, values)
-    return maxima
+def _slices_by_label(labels: NDArray[np.integer[Any]]) -> dict[int, list[int]]:
+    """The slices that have each label but 0; few of a scan's, and to search the others would take longest."""
+    slices_of: dict[int, list[int]] = {}
+    for z in np.flatnonzero(labels.any(axis=(1, 2))).tolist():
+        for label in np.unique(labels[z]).tolist():
+            if label:
+                slices_of.setdefault(label, []).append(z)
+    return slices_of
 
 
 def _sum(lesions: Sequence[Lesion], mass_factor: float | None) -> VesselScore:

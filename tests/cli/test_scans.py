@@ -7,8 +7,10 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 import ddrsapc
+from ddrsapc.ct import read_volume, write_mask
 from ddrsapc.scoring import score_volume
 from tests.cli.outcomes import failed
+from tests.ct.series_files import write_series
 
 
 @pytest.fixture
@@ -62,6 +64,32 @@ def test_options_of_score(command, scan):
     mass = json.loads(command(*arguments, "--mass-factor", "0.7", "--preset", "canon")[1])
     assert mass["mass_mg"] == pytest.approx(score_volume(hu, labels, (0.5,) * 3, mass_factor=0.7).mass_mg)
     assert mass["settings"]["preset"] == "canon"
+
+
+@pytest.mark.parametrize(("factor", "is_taken"), [(0.72, True), (720.0, False)])
+def test_the_mass_factor_of_the_file(command, tmp_path, factor, is_taken):
+    hu = np.full((3, 40, 40), 30, np.int16)
+    hu[1, 10:20, 10:20] = 300
+
+    def calibrated(dataset, _):
+        dataset.CalciumScoringMassFactorPatient = factor
+
+    write_series(tmp_path / "scan", hu, spacing=(3.0, 0.5, 0.5), edit=calibrated)
+    write_mask((hu >= 130).astype(np.uint8), read_volume(tmp_path / "scan"), tmp_path / "mask.nii.gz")
+    code, out, err = command("score", tmp_path / "scan", tmp_path / "mask.nii.gz", "--json")
+    assert code == 0
+    mass = json.loads(out)["mass_mg"]
+    assert mass == pytest.approx(0.72 * 300 * 75 / 1000) if is_taken else mass is None
+    assert ("mass factor of 720 mg/(ml HU) is none; give it with --mass-factor" in err) is not is_taken
+
+
+def test_a_slice_alone_is_remarked_upon(command, tmp_path):
+    hu = np.full((1, 40, 40), 30, np.int16)
+    hu[0, 10:20, 10:20] = 300
+    write_series(tmp_path / "scan", hu, spacing=(3.0, 0.5, 0.5))
+    write_mask((hu >= 130).astype(np.uint8), read_volume(tmp_path / "scan"), tmp_path / "mask.nii.gz")
+    code, _, err = command("score", tmp_path / "scan", tmp_path / "mask.nii.gz")
+    assert (code, err.count("one slice tells no distance")) == (0, 1)
 
 
 def test_what_cannot_be_scored(command, scan):

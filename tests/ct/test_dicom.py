@@ -1,5 +1,6 @@
 """DICOM series, invented and real, against SimpleITK's own series reader."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSLossless, RLELossless
 
 from ddrsapc.ct import CTError, list_series, read_volume
 from tests.ct.series_files import ORIENTATIONS, change, phantom, uid_of, write_series
@@ -85,9 +88,10 @@ def test_compressed(tmp_path, syntax):
     assert np.array_equal(read_volume(tmp_path).hu, hu)
 
 
-def test_lossless_jpeg(tmp_path):
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_lossless_jpeg(tmp_path, unsigned):
     """Written by ITK, as pydicom has no encoder."""
-    hu = phantom(1)
+    hu = (phantom(1) + 1024).astype(np.uint16) if unsigned else phantom(1)
     writer = sitk.ImageFileWriter()
     writer.SetImageIO("GDCMImageIO")
     writer.SetUseCompression(True)
@@ -100,6 +104,36 @@ def test_lossless_jpeg(tmp_path):
     writer.Execute(image)
     assert "JPEG Lossless" in pydicom.dcmread(tmp_path / "slice.dcm").file_meta.TransferSyntaxUID.name
     assert np.array_equal(read_volume(tmp_path / "slice.dcm").hu, hu)
+
+
+def with_pixels(syntax, data, **values):
+    """Put compressed pixels into a slice."""
+
+    def edit(dataset, z):
+        for keyword, value in values.items():
+            setattr(dataset, keyword, value)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.PixelData = encapsulate([data])
+        dataset["PixelData"].is_undefined_length = True
+
+    return edit
+
+
+def test_jpeg_of_8_bits(tmp_path):
+    """Lossy: as Pillow decodes it, whichever decoder is there; within the 1 that decoders differ by."""
+    grey = np.clip(phantom(1)[0] // 4 + 100, 0, 255).astype(np.uint8)
+    jpeg = io.BytesIO()
+    Image.fromarray(grey).save(jpeg, "JPEG")
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0}
+    write_series(tmp_path, phantom(1), edit=with_pixels(JPEGBaseline8Bit, jpeg.getvalue(), **bits))
+    decoded = np.asarray(Image.open(jpeg)).astype(np.int16)
+    assert np.abs(read_volume(tmp_path).hu[0] + 1024 - decoded).max() <= 1
+
+
+def test_jpeg_of_12_bits_says_what_decodes_it(tmp_path):
+    write_series(tmp_path, phantom(1), edit=with_pixels(JPEGExtended12Bit, bytes(99)))
+    with pytest.raises(CTError, match="compressed by JPEG Extended .*pip install pylibjpeg-libjpeg"):
+        read_volume(tmp_path)
 
 
 @pytest.mark.parametrize(("value", "limit"), [(-2000, None), (63536, None), (-2000, -1500), (1500, None)])
@@ -400,3 +434,23 @@ def test_odd_facts_that_are_not_needed_do_not_stop_a_scan(tmp_path, keyword, val
     write_series(tmp_path, phantom(), edit=lambda dataset, _: setattr(dataset, keyword, value))
     meta = read_volume(tmp_path).meta
     assert (meta.kvp, meta.mass_factor, meta.mass_factor_device) in ((None, None, None), (120.0, None, None))
+
+
+def test_a_scout_view_beside_the_series_is_passed_over(tmp_path):
+    hu = phantom()
+    write_series(tmp_path, hu)
+
+    def scout(dataset, z):
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+    coronal = ORIENTATIONS["coronal"]
+    write_series(
+        tmp_path / "of", phantom(depth=9), series="scout", description="Topogram", orientation=coronal, edit=scout
+    )
+    for file in (tmp_path / "of").iterdir():
+        file.rename(tmp_path / f"scout {file.name}")
+    volume = read_volume(tmp_path)
+    assert np.array_equal(volume.hu, hu)
+    assert [info.description for info in list_series(tmp_path)] == ["Topogram", "CaScore 3.0"]
+    with pytest.raises(CTError, match="is a localizer"):
+        read_volume(tmp_path, series="Topogram")

@@ -1,6 +1,8 @@
 """NIfTI, MetaImage, NRRD and pictures, against nibabel and SimpleITK."""
 
 import gzip
+import os
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -263,3 +265,12 @@ def test_an_sform_of_other_pixels_is_refused(tmp_path):
     nib.save(image, tmp_path / "a.nii")
     with pytest.raises(CTError, match="sform contradicts its qform"):
         read_volume(tmp_path / "a.nii")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_a_name_that_is_no_text_is_refused_before_itk_sees_it(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"scan\xff.nii.gz")
+    with open(path, "wb") as file:
+        file.write(b"anything")
+    with pytest.raises(CTError, match="the name is not in UTF-8; rename it"):
+        read_volume(os.fsdecode(path))

@@ -148,7 +148,9 @@ def test_orcascore(tmp_path):
     prepared = prepare_scans(tmp_path / "data", tmp_path / "into")
     with pytest.raises(DataError, match=r"labels/TRV1P1.mhd: has labels 4 outside the 4 classes"):
         load_splits(tmp_path / "data", scans=prepared)
-    prepared = prepare_scans(tmp_path / "data", tmp_path / "into", orcascore=True)
+    with pytest.raises(DataError, match="was made with another orcascore; give another folder"):
+        prepare_scans(tmp_path / "data", tmp_path / "into", orcascore=True)
+    prepared = prepare_scans(tmp_path / "data", tmp_path / "other", orcascore=True)
     assert prepared.written == 1
     _, label = arrays(prepared.scans[0])
     assert np.array_equal(label, np.where(labels == 4, 255, labels))
@@ -209,7 +211,7 @@ def test_what_is_wrong_is_listed_with_its_file_and_the_rest_is_done(tmp_path):
         load_splits(data, scans=prepared)
     assert all(message in str(caught.value) for message in expected.values())
     assert str(caught.value).startswith("10 problem(s) in ")
-    assert prepare_scans(data, tmp_path / "into", series="another").scans[-1].pair.name == "two"
+    assert prepare_scans(data, tmp_path / "other", series="another").scans[-1].pair.name == "two"
 
 
 def test_a_series_is_chosen_by_its_name(tmp_path):
@@ -240,6 +242,21 @@ def test_done_scans_are_passed_over(tmp_path):
         assert all(map(np.array_equal, arrays(item), scan_of(i)))
     data.rename(tmp_path / "moved")
     assert prepare_scans(tmp_path / "moved", into).written == 0
+    for i in range(3):
+        add(tmp_path / "other", f"p{i}", seed=9 - i)
+    with pytest.raises(DataError, match=r"p0.npy was made with another scan; give another folder"):
+        prepare_scans(tmp_path / "other", into)
+
+
+def test_a_mask_and_a_scaled_image_are_no_scans(tmp_path):
+    hu, labels = scan_of()
+    add(tmp_path, "mask")
+    write(tmp_path / "images/mask.nii.gz", labels)
+    add(tmp_path, "scaled")
+    write(tmp_path / "images/scaled.nii.gz", (hu - hu.min()) / np.float32(np.ptp(hu)))
+    prepared = prepare_scans(tmp_path, tmp_path / "into")
+    assert all("as masks and scaled images have; expected HU" in item.problem.message for item in prepared.scans)
+    assert not list((tmp_path / "into").rglob("*.npy"))
 
 
 def test_values_beside_a_header_count(tmp_path):

@@ -60,11 +60,11 @@ def test_true_proportions_and_sizes(slices):
 
 def test_no_labelled_pixel_is_lost_where_a_slice_is_made_smaller():
     labels = np.zeros((100, 100), np.uint8)
-    labels[41, 57] = 1
+    labels[[41, 60, 11, 20], [57, 70, 30, 41]] = 1  # odd and even places
     red = np.asarray(panel(np.full((100, 100), -500), labels, 0.5))[..., 0]
     assert red.shape == (50, 50)
-    assert red[20, 28] > 50
-    assert np.count_nonzero(red) == 1
+    assert red[[20, 30, 5, 10], [28, 35, 15, 20]].min() > 50
+    assert np.count_nonzero(red) == 4
 
 
 def test_crops():

@@ -200,7 +200,7 @@ def test_other_tube_voltages_warn_and_rescale_nothing():
     hu, labels = block()
     plain = score_volume(hu, labels, (0.5, 0.5, 0.5))
     with pytest.warns(
-        TubeVoltageWarning, match="130 HU is for 120 kVp, this scan has 100 kVp; give the threshold"
+        TubeVoltageWarning, match="130 HU is for 120 kVp, this scan has 100 kVp; give a threshold"
     ) as seen:
         warned = score_volume(hu, labels, (0.5, 0.5, 0.5), kvp=100)
     assert seen[0].filename == __file__
@@ -261,7 +261,10 @@ def test_without_simpleitk_the_error_says_what_to_install(monkeypatch):
 def test_lesion_voxels_are_those_that_were_counted(preset):
     hu, labels = blobs(3)
     score = score_volume(hu, labels, (2, 0.9, 0.7), preset=preset)
-    voxels, numbers = lesion_voxels(hu, labels, score)
+    by_slice = lesion_voxels(hu, labels, score)
+    assert list(by_slice) == sorted(by_slice)
+    voxels = np.concatenate([np.insert(places, 0, z, axis=0) for z, (places, _) in by_slice.items()], axis=1)
+    numbers = np.concatenate([numbers for _, numbers in by_slice.values()])
     assert len(score.lesions) > 3
     assert sorted(set(numbers)) == [lesion.number for lesion in score.lesions]
     for lesion in score.lesions:
@@ -275,5 +278,4 @@ def test_lesion_voxels_are_those_that_were_counted(preset):
 
 def test_without_calcium_there_are_no_lesion_voxels():
     hu, labels = block()
-    voxels, numbers = lesion_voxels(hu, labels * 0, score_volume(hu, labels * 0, (1, 1, 1)))
-    assert (voxels.shape, numbers.shape) == ((3, 0), (0,))
+    assert lesion_voxels(hu, labels * 0, score_volume(hu, labels * 0, (1, 1, 1))) == {}
