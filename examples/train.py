@@ -40,10 +40,10 @@ def train(folder: Path, output: Path, name: str = "ddr_sapc_u", *, epochs: int =
     print("best epoch:", result.best_epoch["epoch"], "IoU by class:", result.best_epoch["val_iou"])
 
     best = load_trained(result.best)
-    hu = SliceDataset(splits.test)[0].image  # (H, W)
+    hu = SliceDataset(splits.val)[0].image  # (H, W)
     with torch.inference_mode():
         labels = best(best.input_config.normalize(hu)[None, None]).argmax(1)  # (1, H, W)
-    print("pixels by class in the first test slice:", torch.bincount(labels.flatten(), minlength=4).tolist())
+    print("pixels by class in a slice of the validation data:", torch.bincount(labels.flatten(), minlength=4).tolist())
     return result.best
 
 

@@ -15,7 +15,7 @@ from ddrsapc.hub import save_pretrained
 from ddrsapc.training import TrainConfig, load_trained
 from tests.cli.outcomes import failed
 from tests.data.test_scans import add as add_scan
-from tests.training.small import small_network, squares
+from tests.training.small import small_network, squares, write_curves
 
 SHORT = ["--epochs", "1", "--device", "cpu"]
 SMALL = ["--model", "unet", "--width", "4", *SHORT]
@@ -24,7 +24,7 @@ SMALL = ["--model", "unet", "--width", "4", *SHORT]
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch):
     """Drawn with every epoch; tests/training looks at them."""
-    monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: True)
+    monkeypatch.setattr("ddrsapc.training.run.draw_curves", write_curves)
 
 
 @pytest.fixture

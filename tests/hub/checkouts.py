@@ -30,7 +30,7 @@ def entry_of(data, **changed):
         "metrics": [{"dataset": "squares", "split": "test", "name": "mean_iou", "value": 0.7, "n": 8, "seed": 0}],
         "license": "apache-2.0",
         "data_license": "cc0-1.0",
-        "recipe": {"command": "train.py DATA", "git_commit": "0" * 40, "seed": 0, "hardware": "2 CPU cores"},
+        "recipe": {"command": "ddrsapc train DATA", "git_commit": "0" * 40, "seed": 0, "hardware": "2 CPU cores"},
     }
     return entry | changed
 

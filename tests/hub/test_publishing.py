@@ -135,7 +135,7 @@ def test_a_dry_run_sends_nothing(worker, hub, manifest):
     assert outcome.error == [], outcome.message
     assert outcome.result[1] is None
     assert "Intended use" in outcome.result[4]
-    assert "train.py DATA" in outcome.result[4]
+    assert "ddrsapc train DATA" in outcome.result[4]
     assert hub.requests == []
     assert hub.repos == {}
     assert manifest.read_bytes() == before

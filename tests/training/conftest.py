@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.training.small import small_network, squares
+from tests.training.small import small_network, squares, write_curves
 
 
 @pytest.fixture
@@ -18,3 +18,8 @@ def train_data():
 @pytest.fixture
 def val_data():
     return squares(5, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _quick_curves(monkeypatch):
+    monkeypatch.setattr("ddrsapc.training.run.draw_curves", write_curves)

@@ -2,14 +2,9 @@
 
 import importlib
 import multiprocessing
-from contextlib import suppress
 
-import ddrsapc.cli.app  # noqa: F401
-import tests.training.small  # noqa: F401
-
-for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):  # an extra
-    with suppress(ImportError):
-        importlib.import_module(name)
+for _name in ("torch._dynamo", "ddrsapc.cli.app", "tests.training.small"):  # the first optimizer imports Dynamo
+    importlib.import_module(_name)
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.training.processes"])
+CONTEXT.set_forkserver_preload(["pytest", "tests.training.processes"])

@@ -4,6 +4,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import ddrsapc
+from ddrsapc.files import write_atomically
 
 
 def squares(count: int, size: int = 32, seed: int = 0) -> TensorDataset:
@@ -22,3 +23,9 @@ def squares(count: int, size: int = 32, seed: int = 0) -> TensorDataset:
 def small_network(**kwargs):
     torch.manual_seed(0)
     return ddrsapc.create_model("unet", width=4, **kwargs)
+
+
+def write_curves(path, history):
+    """In place of `draw_curves`, which takes longer than an epoch here: the same change of the file system."""
+    write_atomically(path, str(len(history)).encode())
+    return True

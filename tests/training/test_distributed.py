@@ -21,10 +21,11 @@ from ddrsapc.data import Augmentation, EpochBatches, make_loader, shard_batches
 from ddrsapc.losses import OhemCrossEntropyLoss
 from ddrsapc.models import InputConfig
 from ddrsapc.training import BatchPreparation, TrainConfig, evaluate, fit, load_trained, train_one_epoch
+from ddrsapc.training import run as training_run
 from ddrsapc.training.checkpoints import Checkpoints
 from ddrsapc.training.distributed import broadcast_buffers, gather, process_group, rank_and_world_size, unwrap
 from tests.training.processes import CONTEXT
-from tests.training.small import small_network, squares
+from tests.training.small import small_network, squares, write_curves
 
 PREPARE = BatchPreparation(InputConfig(), torch.device("cpu"))
 pytestmark = pytest.mark.slow
@@ -44,8 +45,13 @@ def end(processes):
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def joined(function, rank, folder):
+def quickly():
     torch.set_num_threads(1)
+    training_run.draw_curves = write_curves
+
+
+def joined(function, rank, folder):
+    quickly()
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     function(rank, folder)
     dist.destroy_process_group()
@@ -219,7 +225,7 @@ def arguments(data, output, epochs):
 def as_torchrun_does(rank, port, command):
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in variables.items()})
-    torch.set_num_threads(1)
+    quickly()
     sys.exit(run(command))
 
 

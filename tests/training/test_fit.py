@@ -2,7 +2,6 @@ import csv
 import errno
 import json
 import math
-import multiprocessing
 import os
 import tempfile
 import time
@@ -20,6 +19,7 @@ from ddrsapc.losses import OhemCrossEntropyLoss
 from ddrsapc.models import InputConfig
 from ddrsapc.training import CheckpointError, NonFiniteError, TrainConfig, fit, load_trained
 from ddrsapc.training.checkpoints import Checkpoints
+from tests.training.processes import CONTEXT
 from tests.training.small import small_network, squares
 
 CONFIG = TrainConfig(epochs=3, batch_size=4, lr=0.05)
@@ -139,7 +139,7 @@ def test_a_step_checkpoint_is_used(tmp_path, val_data):
 
 
 def test_another_process_in_the_same_folder_is_refused(tmp_path, train_data, val_data):
-    other = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path,))
+    other = CONTEXT.Process(target=hold, args=(tmp_path,))
     other.start()
     try:
         while not (tmp_path / "held").exists():

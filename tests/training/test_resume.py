@@ -11,22 +11,15 @@ import pytest
 import torch
 
 from ddrsapc.data import Augmentation
-from ddrsapc.files import write_atomically
 from ddrsapc.training import TrainConfig, fit, run
 from ddrsapc.training.checkpoints import Checkpoints
 from tests.training.processes import CONTEXT
-from tests.training.small import small_network, squares
+from tests.training.small import small_network, squares, write_curves
 
 KILLS = 20
 CONFIG = TrainConfig(
     epochs=6, batch_size=4, accumulate=2, lr=0.05, ema_decay=0.9, clip_norm=1.0, bn_batches=1, checkpoint_steps=2
 )
-
-
-def write_curves(path, history):
-    """In place of Matplotlib, which takes longer than an epoch here: the same change of the file system."""
-    write_atomically(path, str(len(history)).encode())
-    return True
 
 
 def train(output):
