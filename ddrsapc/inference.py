@@ -25,7 +25,7 @@ def predict(
     volume: Volume,
     *,
     threshold: float | None = CALCIUM_HU,
-    batch_size: int = 4,
+    batch_size: int = 2,
     progress: bool = False,
 ) -> NDArray[np.uint8]:
     """Label every voxel of a scan, slice by slice, in the scan's own geometry.
@@ -61,7 +61,7 @@ def predict(
 
 
 def predict_probabilities(
-    model: SegmentationModel, volume: Volume, *, batch_size: int = 4, progress: bool = False
+    model: SegmentationModel, volume: Volume, *, batch_size: int = 2, progress: bool = False
 ) -> Iterator[NDArray[np.float32]]:
     """The probabilities of the classes, slice by slice; a whole scan of them would be large.
 
