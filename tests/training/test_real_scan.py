@@ -13,9 +13,9 @@ from ddrsapc.data import Augmentation, SliceDataset, load_splits
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.training import TrainConfig, fit, load_trained
 
-pytest.importorskip("pydicom")
+pytest.importorskip("SimpleITK")
 
-HELD_OUT = 6  # the slice through the middle of the inserts
+HELD_OUT = 12  # the slice through the middle of the inserts
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def folder(root, test_data, tmp_path):
     spec = importlib.util.spec_from_file_location("quickstart_scan", root / "examples" / "quickstart.py")
     quickstart = sys.modules["quickstart_scan"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(quickstart)
-    scan = quickstart.read_scan(test_data / "qrm_cci_canon")
-    labels, _ = quickstart.label(scan)
+    hu, pixel_area = quickstart.read_scan(test_data / "qrm_cci_canon" / "qrm_insert_crop.nii.gz")
+    labels, _ = quickstart.label(hu, pixel_area)
     slices, rows, columns = quickstart.region_of(labels)
     for z in slices.tolist():
         split = "val" if z == HELD_OUT else "train"
-        for kind, volume in (("images", scan.hu.short()), ("labels", labels.byte())):
+        for kind, volume in (("images", hu.short()), ("labels", labels.byte())):
             path = tmp_path / "data" / split / kind / f"{split}{z:02d}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, volume[z, rows, columns].numpy())
