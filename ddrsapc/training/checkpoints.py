@@ -131,7 +131,8 @@ def load_trained(path: str | os.PathLike[str]) -> SegmentationModel:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected the best.safetensors of a training run")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; expected the best.safetensors of a training run")
     try:
         weights = open_weights(FileName(path), HubOptions())
         if weights.config is None:

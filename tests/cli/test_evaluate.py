@@ -223,6 +223,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(command, folder, weights, tm
     other.model_args["width"] = 8
     cases = [
         (tmp_path / "no.safetensors", folder, [], "does not exist"),
+        (tmp_path, folder, [], "is a folder; expected the best.safetensors"),
         ("unet.nonsense", folder, [], "no weights tagged 'nonsense'"),
         (text, folder, [], "holds no trained network"),
         (saved(tmp_path / "other.safetensors", other), folder, [], "does not fit unet"),
