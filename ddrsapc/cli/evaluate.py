@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -24,6 +22,7 @@ from ddrsapc import data
 from ddrsapc.cli.device import device_of
 from ddrsapc.cli.sections import SectionedCommand, section
 from ddrsapc.cli.training_data import LoadedData, data_options, load_data
+from ddrsapc.ct.errors import needs_extra
 from ddrsapc.files import write_atomically
 from ddrsapc.hub.fitting import build_with_weights
 from ddrsapc.hub.loading import open_weights
@@ -31,6 +30,7 @@ from ddrsapc.hub.remote import HubOptions
 from ddrsapc.hub.sources import FileName, parse_source
 from ddrsapc.metrics import SegmentationScores
 from ddrsapc.models import SegmentationModel
+from ddrsapc.report import csv_bytes
 from ddrsapc.scoring import VESSELS
 from ddrsapc.training import BatchPreparation, load_trained
 from ddrsapc.training import evaluate as evaluate_network
@@ -91,7 +91,8 @@ def evaluate(
 
     For research only; not a medical device.
     """
-    _require_pillow()
+    with needs_extra("train"):
+        import PIL  # noqa: F401, PLC0415  # an extra, of which the pictures are made at the end
     place = device_of(device)
     model = _load(weights)
     names = _names(classes, model, weights)
@@ -123,21 +124,10 @@ def evaluate(
                "pictures": most.save(output, names)}  # fmt: skip
     text = json.dumps(summary, indent=2)
     write_atomically(output / "scores.json", (text + "\n").encode())
-    table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0])
-    writer.writeheader()
-    writer.writerows(rows[:-2])
-    write_atomically(output / "scores.csv", table.getvalue().encode())
+    write_atomically(output / "scores.csv", csv_bytes(list(rows[0]), rows[:-2]))
     say(f"scores and pictures: {output}")
     if as_json:
         click.echo(text)
-
-
-def _require_pillow() -> None:
-    try:
-        import PIL  # noqa: F401, PLC0415  # an extra
-    except ImportError as error:
-        raise ImportError('Pillow is missing; install the extra with: pip install "ddrsapc[train]"') from error
 
 
 def _load(weights: str) -> SegmentationModel:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 from ddrsapc.ct.sources import file_facts
 from ddrsapc.files import write_atomically
 from ddrsapc.messages import shown
+from ddrsapc.report import csv_bytes
 
 __all__ = ["SCORE", "Outcome", "find_result", "fingerprint", "write_summary"]
 
@@ -81,9 +80,7 @@ def write_summary(output: Path, outcomes: Sequence[Outcome], vessels: Iterable[s
             now[folder.name] = Outcome(folder.name, content.get("scan", ""), content)
     totals = ("agatston", "volume_mm3", "mass_mg", "category", "cac_drs")
     columns = ["name", "scan", *totals, *(f"agatston_{vessel}" for vessel in vessels), "warnings", "error"]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, extrasaction="ignore")
-    writer.writeheader()
+    rows = []
     for name in sorted(now):
         outcome = now[name]
         row: dict[str, Any] = {"name": name, "scan": outcome.scan, "error": outcome.error}
@@ -91,8 +88,8 @@ def write_summary(output: Path, outcomes: Sequence[Outcome], vessels: Iterable[s
             row |= {total: outcome.score[total] for total in totals}
             row |= {f"agatston_{vessel}": part["agatston"] for vessel, part in outcome.score["vessels"].items()}
             row["warnings"] = "; ".join(outcome.score.get("warnings", ()))
-        writer.writerow({key: _cell(value) for key, value in row.items()})
-    write_atomically(output / "summary.csv", text.getvalue().encode(errors="backslashreplace"))
+        rows.append({key: _cell(row[key]) for key in columns if key in row})  # not the vessels of other networks
+    write_atomically(output / "summary.csv", csv_bytes(columns, rows))
 
 
 def _content(folder: Path) -> dict[str, Any] | None:

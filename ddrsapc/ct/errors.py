@@ -15,8 +15,11 @@ class CTError(ValueError):
 
 
 @contextmanager
-def needs_extra() -> Iterator[None]:
-    """Around imports of the extra's packages: without them, say how to install them.
+def needs_extra(extra: str = "ct") -> Iterator[None]:
+    """Around imports of an extra's packages: without them, say how to install them.
+
+    Args:
+        extra: its name.
 
     Raises:
         ImportError: instead of Python's own.
@@ -25,7 +28,7 @@ def needs_extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        raise ImportError(f'{package} is missing; install it with: pip install "ddrsapc[ct]"') from error
+        raise ImportError(f'{package} is missing; install it with: pip install "ddrsapc[{extra}]"') from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddrsapc.phantom.extra import needs_extra
+from ddrsapc.ct.errors import needs_extra
 from ddrsapc.phantom.parameters import PhantomParameters
 
 __all__ = ["Acquisition", "blurred", "draw_acquisition", "noise_field", "noise_kernel"]
@@ -140,7 +140,7 @@ def noise_field(size: int, kernel: NDArray[np.int16], rng: np.random.Generator) 
     White noise and kernel are whole numbers, and so is their convolution: the Fourier transform's errors, which
     differ between machines, are rounded away.
     """
-    with needs_extra():
+    with needs_extra("phantom"):
         from scipy import fft  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
 
     pixels = size * size

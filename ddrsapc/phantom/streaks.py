@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddrsapc.phantom.extra import needs_extra
+from ddrsapc.ct.errors import needs_extra
 from ddrsapc.phantom.fields import enlarged
 
 __all__ = ["streaks"]
@@ -24,7 +24,7 @@ _HARDENING = 1.1e-5  # HU per (HU pixel)^2 of what is denser than soft tissue
 @lru_cache(maxsize=1)
 def _radon() -> tuple[tuple[Any, Any], tuple[float, ...]]:
     """The transform (ANGLES * _BINS, CELLS ** 2) and its transpose, sparse, and the ramp filter by lag."""
-    with needs_extra():
+    with needs_extra("phantom"):
         from scipy import sparse  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
 
     middle = (CELLS - 1) / 2

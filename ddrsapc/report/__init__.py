@@ -3,7 +3,7 @@
 Needs the extra `ct`; without it this package can be imported, but nothing can be drawn.
 """
 
-from ddrsapc.report.tables import lesions_csv, scores_csv
+from ddrsapc.report.tables import csv_bytes, lesions_csv, scores_csv
 from ddrsapc.report.writing import write_report
 
-__all__ = ["lesions_csv", "scores_csv", "write_report"]
+__all__ = ["csv_bytes", "lesions_csv", "scores_csv", "write_report"]

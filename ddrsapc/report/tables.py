@@ -10,7 +10,7 @@ from typing import Any
 
 from ddrsapc.scoring import CalciumScore, VesselScore
 
-__all__ = ["lesions_csv", "scores_csv"]
+__all__ = ["csv_bytes", "lesions_csv", "scores_csv"]
 
 _SCORES = ("vessel", "agatston", "volume_mm3", "mass_mg", "lesions")
 _LESIONS = (
@@ -27,7 +27,7 @@ def scores_csv(score: CalciumScore) -> bytes:
         dict(zip(_SCORES, (name, part.agatston, part.volume_mm3, part.mass_mg, many), strict=True))
         for (name, part), many in zip(parts, [*lesions, len(score.lesions)], strict=True)
     ]
-    return _csv(_SCORES, rows)
+    return csv_bytes(_SCORES, rows)
 
 
 def lesions_csv(score: CalciumScore) -> bytes:
@@ -39,12 +39,18 @@ def lesions_csv(score: CalciumScore) -> bytes:
         row["z"], row["y"], row["x"] = row.pop("centroid_index")
         row["z_mm"], row["y_mm"], row["x_mm"] = row.pop("centroid_mm")
         rows.append(row)
-    return _csv(_LESIONS, rows)
+    return csv_bytes(_LESIONS, rows)
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """A table as a CSV file; names that are no text are spelt out.
+
+    Args:
+        columns: their names, in order.
+        rows: values by column; those that are missing are empty.
+    """
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, columns)
     writer.writeheader()
     writer.writerows(rows)
-    return table.getvalue().encode()
+    return table.getvalue().encode(errors="backslashreplace")
