@@ -1,0 +1,131 @@
+"""Train the weights that ddrsapc publishes, on simulated scans alone.
+
+    python examples/pretrain.py ddr_sapc_u_s outputs/small
+    python examples/pretrain.py ddr_sapc_u outputs/large --widen outputs/small/last.safetensors
+
+Whole slices of low resolution teach where the vessels run, crops of full resolution what calcium looks like, whole
+slices of full resolution what all the rest does. Every image is another case. Killed, the same command goes on from its
+last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import ddrsapc
+from ddrsapc.data import Augmentation
+from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
+from ddrsapc.models import InputConfig, SegmentationModel
+from ddrsapc.phantom import PhantomDataset, PhantomParameters
+from ddrsapc.training import TrainConfig, fit, load_trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the schedule, with a learning rate that rises and falls once."""
+
+    name: str
+    steps: int
+    batch_size: int
+    size: int
+    """Pixels per side of the simulated slices."""
+    crop: int | None = None
+    lr: float
+    field_of_view: tuple[float, float] = (160.0, 400.0)
+    """mm."""
+
+
+INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
+"""From fat to dense calcium: air and lung, which vary most, are black."""
+
+FROM_SCRATCH = (
+    Stage(name="places", steps=900, batch_size=4, size=256, lr=2e-3, field_of_view=(160.0, 300.0)),
+    Stage(name="crops", steps=700, batch_size=4, size=512, crop=256, lr=1e-3),
+    Stage(name="whole", steps=80, batch_size=2, size=512, lr=2e-4),
+)
+WIDENED = (
+    Stage(name="crops", steps=250, batch_size=4, size=512, crop=256, lr=1e-3),
+    Stage(name="whole", steps=60, batch_size=2, size=512, lr=2e-4),
+)
+
+
+def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 0.02) -> None:
+    """Give `large`, twice as wide, the weights of `small`: it computes the same, but for a little noise.
+
+    Every channel becomes two, and what reads them takes half of each. The noise, relative to a weight, makes them
+    learn apart. Source: Chen et al., Net2Net, arXiv 1511.05641.
+    """
+    source, target = small.state_dict(), large.state_dict()
+    transposed = {
+        f"{name}.weight" for name, module in large.named_modules() if isinstance(module, torch.nn.ConvTranspose2d)
+    }
+    generator = torch.Generator().manual_seed(0)
+    for name, wide in target.items():
+        value = source[name]
+        inputs = 0 if name in transposed else 1
+        for axis in range(min(value.ndim, 2)):
+            if wide.shape[axis] == 2 * value.shape[axis]:
+                value = value.repeat_interleave(2, dim=axis) / (2 if axis == inputs and value.ndim > 1 else 1)
+        if value.ndim > 1:
+            value = value * (1 + noise * torch.randn(value.shape, generator=generator))
+        wide.copy_(value)
+
+
+def train_stage(model: SegmentationModel, stage: Stage, output: Path, *, seed: int) -> Path:
+    """Train on cases that no other stage sees; return the weights of the end."""
+    parameters = PhantomParameters(field_of_view=stage.field_of_view, contrast_rate=0.2)
+    result = fit(
+        model,
+        PhantomDataset("train", stage.size, stage.steps * stage.batch_size, seed, parameters=parameters),
+        PhantomDataset("val", 512, 40, seed=0),
+        output,
+        config=TrainConfig(
+            epochs=1,
+            batch_size=stage.batch_size,
+            optimizer="adamw",
+            lr=stage.lr,
+            weight_decay=0.01,
+            schedule="cosine",
+            warmup_steps=min(50, stage.steps // 5),
+            clip_norm=5.0,
+            seed=seed,
+            channels_last=True,
+            checkpoint_steps=50,
+        ),
+        criterion=WeightedSumLoss([(OhemCrossEntropyLoss(min_kept=0.01), 1.0), (DiceLoss(), 1.0)]),
+        augmentation=Augmentation(
+            shift=0, scale=(1, 1), rotation=0, noise=8, gain=0.02, offset=8, crop=stage.crop, calcium_crops=0.7
+        ),
+        resume=True,
+    )
+    print(stage.name, result.history[-1], flush=True)
+    return result.last
+
+
+def main() -> None:
+    """Train through all stages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="name of the network")
+    parser.add_argument("output", type=Path, help="folder for checkpoints, logs and last.safetensors")
+    parser.add_argument("--widen", type=Path, metavar="WEIGHTS", help="begin with those of a network half as wide")
+    args = parser.parse_args()
+
+    torch.manual_seed(0)
+    model = ddrsapc.create_model(args.model, num_classes=4)
+    model.input_config = INPUT
+    if args.widen is not None:
+        widen(load_trained(args.widen), model)
+    for number, stage in enumerate(FROM_SCRATCH if args.widen is None else WIDENED):
+        seed = number + (0 if args.widen is None else len(FROM_SCRATCH))
+        last = train_stage(model, stage, args.output / stage.name, seed=seed)
+        model = load_trained(last)
+    shutil.copyfile(last, args.output / "last.safetensors")
+
+
+if __name__ == "__main__":
+    main()
