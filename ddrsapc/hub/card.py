@@ -37,7 +37,7 @@ diagnosis, nor for decisions about a patient.
 Other scanners, kernels, tube voltages, contrast phases and patients than in the training data may give other
 results; check on data of your own before you rely on any figure. Small, faint and motion-blurred calcifications are
 most easily missed; calcium of valves and the aortic wall is most easily taken for coronary.
-
+{notes}
 ## Metrics
 
 {metrics}
@@ -60,6 +60,7 @@ def model_card(
     license: str | None = None,
     metrics: Sequence[Metric] = (),
     spec: WeightsSpec | None = None,
+    notes: str = "",
 ) -> str:
     """The text of a README.md with the metadata that the Hub reads.
 
@@ -69,6 +70,7 @@ def model_card(
         license: identifier of the weights' licence.
         metrics: figures, without a `spec`.
         spec: the manifest's entry, which brings licence, metrics and recipe.
+        notes: Markdown on these weights: their training data, what they are good for and where they fail.
     """
     from huggingface_hub import EvalResult, ModelCardData  # noqa: PLC0415  # only for those who publish
 
@@ -109,6 +111,7 @@ def model_card(
         std=f"{expected.std:g}",
         size="{} x {}".format(*expected.size),
         spacing=" of {:g} x {:g} mm".format(*expected.spacing) if expected.spacing is not None else "",
+        notes=f"\n{notes.strip()}\n" if notes.strip() else "",
         metrics="\n".join(table) if metrics else "None are stated.",
         recipe=_recipe(spec),
     )

@@ -93,6 +93,7 @@ def publish(
 
     The local file must be the manifest's, load strictly and hold finite values only. The manifest is rewritten last,
     and only if a download into an empty cache gave the same bytes: whatever happens before leaves it as it was.
+    The model card takes in the text that lies beside the file under the same name with .md.
 
     Args:
         name: "arch.tag".
@@ -121,7 +122,9 @@ def publish(
             "by $DDRSAPC_WEIGHTS_DIR"
         )
     config = _checked_config(spec, path)
-    card = model_card(config, repo_id=repo_id, spec=spec)
+    beside = path.with_suffix(".md")
+    notes = beside.read_text(encoding="utf-8") if beside.is_file() else ""
+    card = model_card(config, repo_id=repo_id, spec=spec, notes=notes)
     about = config.to_json(config.skeleton(), tag=spec.tag, license=spec.license)
     files: dict[str, bytes | Path] = {WEIGHTS_NAME: path, CONFIG_NAME: about, CARD_NAME: card.encode()}
     sizes = {file: len(data) if isinstance(data, bytes) else spec.bytes for file, data in files.items()}

@@ -141,6 +141,15 @@ def test_a_dry_run_sends_nothing(worker, hub, manifest):
     assert manifest.read_bytes() == before
 
 
+def test_the_text_beside_the_weights_is_on_their_card(worker, hub, manifest):
+    notes = worker.checkout / "weights" / "unet.small.md"
+    notes.write_text("## Training data\n\nSquares, 30 µm.\n", encoding="utf-8")
+    outcome = worker.run(PUBLISH, repo=REPO, options={"dry_run": True})
+    notes.unlink()
+    assert outcome.error == [], outcome.message
+    assert "\n\n## Training data\n\nSquares, 30 µm.\n\n## Metrics\n" in outcome.result[4]
+
+
 @pytest.mark.parametrize("moment", ["commit", "upload", "reading back", "renaming"])
 def test_killed_in_the_middle(worker, hub, manifest, moment, tmp_path):
     before = manifest.read_bytes()

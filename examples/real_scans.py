@@ -1,0 +1,137 @@
+"""What the pretrained weights find on real scans that show no heart, or a heart with a mask.
+
+    python examples/real_scans.py -o outputs/real_scans
+    python examples/real_scans.py -o outputs/real_scans --model ddr_sapc_u_s
+
+Coronary calcium found outside the heart is false. Writes real_scans.json, and a picture of each scan: the slices with
+most of what was found, else some at even distances. The scans are looked for in $DDRSAPC_TEST_DATA; pydicom brings one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from pydicom.data import get_testdata_file
+
+import ddrsapc
+from ddrsapc.ct import SliceOrientation, Volume, read_volume
+from ddrsapc.inference import predict
+from ddrsapc.models import SegmentationModel
+from ddrsapc.report.overlay import OPACITY, legend, panel
+from ddrsapc.scoring import VESSELS
+
+SHOWN, SIDE = 4, 360  # slices of a scan in its picture, side of each in pixels
+
+
+@dataclass(frozen=True)
+class RealScan:
+    """A scan, and how much coronary calcium outside the heart may be found in it."""
+
+    name: str
+    path: Path
+    limit_mm3: float
+    heart: Path | None = None
+    """Mask of the heart; None: the scan shows none, so that all that is found is false."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a scan, in mm3."""
+
+    name: str
+    slices: int
+    spacing: tuple[float, float, float]
+    false_mm3: float
+    """Outside the heart."""
+    limit_mm3: float
+    vessels_mm3: dict[str, float]
+    """By vessel, inside the heart or not."""
+
+
+def real_scans(folder: Path) -> list[RealScan]:
+    """The scans in the folder of test data, and pydicom's."""
+    cta = folder / "totalseg_cta"
+    heart = cta / "pulmonary_report_heart.nii.gz"
+    return [
+        RealScan("totalseg_cta_pulmonary", cta / "pulmonary_report_ct_cropped.nii.gz", 20.0, heart),
+        RealScan("totalseg_cta_aorta", cta / "aorta_report_ct_cropped.nii.gz", 20.0, heart),
+        RealScan("totalseg_dicom_j2k", folder / "totalseg_dicom_j2k", 0.0),
+        RealScan("ct_small", Path(str(get_testdata_file("CT_small.dcm", download=False))), 0.0),
+    ]
+
+
+def evaluate(model: SegmentationModel, scan: RealScan) -> tuple[Found, Volume, NDArray[np.uint8]]:
+    """What the network finds in a scan, the scan and its labels (Z, H, W)."""
+    volume = read_volume(scan.path)
+    labels = predict(model, volume)
+    outside = labels > 0
+    if scan.heart is not None:
+        mask = sitk.Resample(sitk.ReadImage(str(scan.heart)), sitk.ReadImage(str(scan.path)), sitk.Transform(),
+                             sitk.sitkNearestNeighbor)  # fmt: skip
+        outside &= sitk.GetArrayFromImage(mask) == 0
+    spacing = volume.spacing or (1.0, 1.0, 1.0)
+    voxel = float(np.prod(spacing))
+    vessels = {name: float((labels == label).sum()) * voxel for label, name in VESSELS.items()}
+    found = Found(scan.name, len(labels), spacing, float(outside.sum()) * voxel, scan.limit_mm3, vessels)
+    return found, volume, labels
+
+
+def picture(found: Found, volume: Volume, labels: NDArray[np.uint8]) -> Image.Image:
+    """The slices with most of what was found, else some at even distances, with their labels."""
+    pixels = (labels > 0).sum((1, 2))
+    shown = sorted(np.argsort(-pixels, kind="stable")[:SHOWN].tolist())
+    if not pixels.any():
+        shown = np.unique(np.linspace(0, len(labels) - 1, SHOWN).astype(int)).tolist()
+    orientation = SliceOrientation.of(volume.affine)
+    canvas = Image.new("RGB", (SHOWN * (SIDE + 12) + 12, SIDE + 96), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
+    vessels = ", ".join(f"{name} {mm3:.0f}" for name, mm3 in found.vessels_mm3.items())
+    title = f"{found.name}: false {found.false_mm3:.0f} mm3 (at most {found.limit_mm3:.0f}); found in mm3: {vessels}"
+    draw.text((12, 8), title, "black", font)
+    for i, z in enumerate(shown):
+        upright = [
+            orientation.upright(torch.from_numpy(np.ascontiguousarray(x[z : z + 1])))[0] for x in (volume.hu, labels)
+        ]
+        image = panel(upright[0], upright[1], SIDE / max(upright[0].shape), opacity=OPACITY)
+        canvas.paste(image, (12 + i * (SIDE + 12), 56))
+        draw.text((12 + i * (SIDE + 12), 34), f"slice {z + 1} of {len(labels)}, {pixels[z]} pixels", "black", font)
+    canvas.paste(legend(VESSELS, across=True), (12, SIDE + 68))
+    return canvas
+
+
+def main() -> None:
+    """Look at every scan that is there."""
+    shared = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for real_scans.json and the pictures")
+    parser.add_argument("--model", default="ddr_sapc_u", help="name of weights (%(default)s)")
+    parser.add_argument("--weights", type=Path, help="a safetensors file of weights for the model")
+    args = parser.parse_args()
+
+    model = ddrsapc.create_model(args.model, pretrained=args.weights is None, weights=args.weights).eval()
+    args.output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for scan in real_scans(Path(os.environ.get("DDRSAPC_TEST_DATA", shared))):
+        if not scan.path.exists():
+            print(f"{scan.name}: not here")
+            continue
+        found, volume, labels = evaluate(model, scan)
+        picture(found, volume, labels).save(args.output / f"{scan.name}.png")
+        rows.append(asdict(found))
+        print(f"{found.name}: {found.false_mm3:.1f} mm3 false, at most {found.limit_mm3:g} expected")
+    about = {"model": args.model, "weights": str(args.weights) if args.weights else None, "scans": rows}
+    (args.output / "real_scans.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
