@@ -3,9 +3,9 @@
     python examples/pretrain.py ddr_sapc_u_s outputs/small
     python examples/pretrain.py ddr_sapc_u outputs/large --widen outputs/small/last.safetensors
 
-Whole slices of low resolution teach where the vessels run, crops of full resolution what calcium looks like, whole
-slices of full resolution what all the rest does. Every image is another case. Killed, the same command goes on from its
-last checkpoint.
+Whole slices of low resolution teach where the vessels run, crops of full resolution among them what calcium looks like,
+whole slices of full resolution what all the rest does. Every image is another case. Killed, the same command goes on
+from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -16,13 +16,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
 import ddrsapc
-from ddrsapc.data import Augmentation
+from ddrsapc.data import Augmentation, Sample
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.phantom import PhantomDataset, PhantomParameters
 from ddrsapc.training import TrainConfig, fit, load_trained
+
+
+SIDE = 256  # pixels of crops and of whole slices of low resolution
+CHANGES = {"shift": 0, "scale": (1, 1), "rotation": 0}  # none of these: labels keep their pixels
+CROP = Augmentation(**CHANGES, noise=0, gain=0, offset=0, crop=SIDE, calcium_crops=0.7)
+INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
+"""From fat to dense calcium: air and lung, which vary most, are black."""
+
+
+class WholeAndCropped(Dataset[Sample]):
+    """Whole slices of low resolution and crops of full resolution in turn, (SIDE, SIDE) each."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.whole = PhantomDataset("train", SIDE, n, seed, parameters=parameters((200.0, 400.0)))
+        self.fine = PhantomDataset("train", 512, n, seed, parameters=parameters())
+        self.fingerprint = self.whole.fingerprint + self.fine.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index % 2:
+            return self.whole[index]
+        image, label, name = self.fine[index]
+        hu, labels = CROP(image[None, None], label[None], generator=torch.Generator().manual_seed(index))
+        return Sample(hu[0, 0].to(image.dtype), labels[0], name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,26 +59,32 @@ class Stage:
     name: str
     steps: int
     batch_size: int
-    size: int
-    """Pixels per side of the simulated slices."""
-    crop: int | None = None
     lr: float
-    field_of_view: tuple[float, float] = (160.0, 400.0)
-    """mm."""
 
+    def data(self, seed: int) -> Dataset[Sample]:
+        """Of cases that no other seed has."""
+        n = self.steps * self.batch_size
+        if self.name == "low":
+            return PhantomDataset("train", SIDE, n, seed, parameters=parameters((160.0, 300.0)))
+        if self.name == "mixed":
+            return WholeAndCropped(n, seed)
+        return PhantomDataset("train", 512, n, seed, parameters=parameters())
 
-INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
-"""From fat to dense calcium: air and lung, which vary most, are black."""
 
 FROM_SCRATCH = (
-    Stage(name="places", steps=900, batch_size=4, size=256, lr=2e-3, field_of_view=(160.0, 300.0)),
-    Stage(name="crops", steps=700, batch_size=4, size=512, crop=256, lr=1e-3),
-    Stage(name="whole", steps=80, batch_size=2, size=512, lr=2e-4),
+    Stage(name="low", steps=900, batch_size=4, lr=2e-3),
+    Stage(name="mixed", steps=700, batch_size=4, lr=1e-3),
+    Stage(name="full", steps=80, batch_size=2, lr=2e-4),
 )
 WIDENED = (
-    Stage(name="crops", steps=250, batch_size=4, size=512, crop=256, lr=1e-3),
-    Stage(name="whole", steps=60, batch_size=2, size=512, lr=2e-4),
+    Stage(name="mixed", steps=250, batch_size=4, lr=1e-3),
+    Stage(name="full", steps=60, batch_size=2, lr=2e-4),
 )
+
+
+def parameters(field_of_view: tuple[float, float] = (160.0, 400.0)) -> PhantomParameters:
+    """What the cases are drawn from: more of them with contrast than in the phantom's own test."""
+    return PhantomParameters(field_of_view=field_of_view, contrast_rate=0.2)
 
 
 def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 0.02) -> None:
@@ -78,10 +111,9 @@ def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 
 
 def train_stage(model: SegmentationModel, stage: Stage, output: Path, *, seed: int) -> Path:
     """Train on cases that no other stage sees; return the weights of the end."""
-    parameters = PhantomParameters(field_of_view=stage.field_of_view, contrast_rate=0.2)
     result = fit(
         model,
-        PhantomDataset("train", stage.size, stage.steps * stage.batch_size, seed, parameters=parameters),
+        stage.data(seed),
         PhantomDataset("val", 512, 40, seed=0),
         output,
         config=TrainConfig(
@@ -98,9 +130,7 @@ def train_stage(model: SegmentationModel, stage: Stage, output: Path, *, seed: i
             checkpoint_steps=50,
         ),
         criterion=WeightedSumLoss([(OhemCrossEntropyLoss(min_kept=0.01), 1.0), (DiceLoss(), 1.0)]),
-        augmentation=Augmentation(
-            shift=0, scale=(1, 1), rotation=0, noise=8, gain=0.02, offset=8, crop=stage.crop, calcium_crops=0.7
-        ),
+        augmentation=Augmentation(**CHANGES, noise=8, gain=0.02, offset=8),
         resume=True,
     )
     print(stage.name, result.history[-1], flush=True)
