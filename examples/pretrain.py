@@ -3,9 +3,9 @@
     python examples/pretrain.py ddr_sapc_u_s outputs/small
     python examples/pretrain.py ddr_sapc_u outputs/large --widen outputs/small/last.safetensors
 
-Whole slices of low resolution teach where the vessels run, crops of full resolution among them what calcium looks like,
-whole slices of full resolution what all the rest does. Every image is another case. Killed, the same command goes on
-from its last checkpoint.
+Calcium fills a few pixels in a hundred thousand, too few to learn the places of the arteries from: first these are
+labelled themselves. Then calcium in whole slices of low resolution, in crops of full resolution among them, in whole
+slices of full resolution. Every image is another case. Killed, the same command goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -22,15 +23,38 @@ import ddrsapc
 from ddrsapc.data import Augmentation, Sample
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import InputConfig, SegmentationModel
-from ddrsapc.phantom import PhantomDataset, PhantomParameters
+from ddrsapc.phantom import PhantomDataset, PhantomParameters, draw_case
 from ddrsapc.training import TrainConfig, fit, load_trained
 
-
 SIDE = 256  # pixels of crops and of whole slices of low resolution
+REACH = 8.0  # mm
 CHANGES = {"shift": 0, "scale": (1, 1), "rotation": 0}  # none of these: labels keep their pixels
 CROP = Augmentation(**CHANGES, noise=0, gain=0, offset=0, crop=SIDE, calcium_crops=0.7)
 INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
 """From fat to dense calcium: air and lung, which vary most, are black."""
+
+
+class Courses(Dataset[Sample]):
+    """Whole slices of low resolution, labelled within REACH of where the arteries run, calcified or not."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.slices = PhantomDataset("train", SIDE, n, seed, parameters=parameters((160.0, 300.0)))
+        self.fingerprint = f"courses within {REACH} mm in {self.slices.fingerprint}"
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, _, name = self.slices[index]
+        draw = draw_case(self.slices.seed, index, split="train", size=SIDE, parameters=self.slices.parameters)
+        z = draw.placement.slice_z(int(name[name.index("[") + 1 : -1]))
+        mm = (np.arange(SIDE) - (SIDE - 1) / 2) * draw.placement.pixel_mm
+        labels = np.zeros((SIDE, SIDE), np.uint8)
+        for vessel, label in (("LM", 1), ("LAD", 1), ("LCX", 2), ("RCA", 3)):
+            for x, y, point_z in draw.courses[vessel].points[::5]:
+                if abs(point_z - z) < REACH:
+                    labels[np.add.outer((mm - y) ** 2, (mm - x) ** 2) < REACH**2 - (point_z - z) ** 2] = label
+        return Sample(image, torch.from_numpy(labels), name)
 
 
 class WholeAndCropped(Dataset[Sample]):
@@ -64,6 +88,8 @@ class Stage:
     def data(self, seed: int) -> Dataset[Sample]:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
+        if self.name == "courses":
+            return Courses(n, seed)
         if self.name == "low":
             return PhantomDataset("train", SIDE, n, seed, parameters=parameters((160.0, 300.0)))
         if self.name == "mixed":
@@ -72,13 +98,14 @@ class Stage:
 
 
 FROM_SCRATCH = (
-    Stage(name="low", steps=900, batch_size=4, lr=2e-3),
-    Stage(name="mixed", steps=700, batch_size=4, lr=1e-3),
-    Stage(name="full", steps=80, batch_size=2, lr=2e-4),
+    Stage(name="courses", steps=400, batch_size=4, lr=2e-3),
+    Stage(name="low", steps=500, batch_size=4, lr=2e-3),
+    Stage(name="mixed", steps=500, batch_size=4, lr=1e-3),
+    Stage(name="full", steps=40, batch_size=2, lr=2e-4),
 )
 WIDENED = (
     Stage(name="mixed", steps=250, batch_size=4, lr=1e-3),
-    Stage(name="full", steps=60, batch_size=2, lr=2e-4),
+    Stage(name="full", steps=30, batch_size=2, lr=2e-4),
 )
 
 

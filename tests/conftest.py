@@ -1,8 +1,12 @@
 """Fixtures shared by all tests."""
 
+import importlib.util
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -30,6 +34,20 @@ def _seed():
 def root() -> Path:
     """The source checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def example(root) -> Callable[[str], ModuleType]:
+    """`example(name)`: a script of examples/ as a module."""
+
+    def load(name):
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, root / "examples" / f"{name}.py")
+            sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look for their module
+            spec.loader.exec_module(sys.modules[name])
+        return sys.modules[name]
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -1,42 +1,28 @@
 """The drop-in examples run, and do what they say."""
 
-import importlib.util
-
-import pytest
 import torch
 
 from ddrsapc.layers import BasicBlock, ParallelBasicBlock
 
 
-@pytest.fixture(scope="module")
-def load(root):
-    def load(name):
-        spec = importlib.util.spec_from_file_location(name, root / "examples" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
-
-
-def test_parallel_blocks_in_a_resnet_in_place_of_basic_blocks(load):
-    example = load("parallel_block_in_resnet")
+def test_parallel_blocks_in_a_resnet_in_place_of_basic_blocks(example):
+    module = example("parallel_block_in_resnet")
     for block in (BasicBlock, ParallelBasicBlock):
-        model = example.ResNet(block, width=8, num_classes=3)
+        model = module.ResNet(block, width=8, num_classes=3)
         model(torch.randn(2, 1, 65, 47)).sum().backward()
         assert all(p.grad is not None for p in model.parameters())
     assert sum(isinstance(m, ParallelBasicBlock) for m in model.modules()) == 8
 
 
-def test_a_finished_resnet_keeps_its_output_and_learns_on(load):
-    example = load("parallel_block_in_resnet")
-    model = example.ResNet(BasicBlock, width=8).eval()
+def test_a_finished_resnet_keeps_its_output_and_learns_on(example):
+    module = example("parallel_block_in_resnet")
+    model = module.ResNet(BasicBlock, width=8).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     x = torch.randn(2, 1, 65, 47)
     before = model(x)
-    assert example.use_parallel_blocks(model, BasicBlock) == 8
+    assert module.use_parallel_blocks(model, BasicBlock) == 8
     assert not any(isinstance(m, BasicBlock) for m in model.modules())
     torch.testing.assert_close(model(x), before)
     model(x).sum().backward()
@@ -44,26 +30,26 @@ def test_a_finished_resnet_keeps_its_output_and_learns_on(load):
     assert silent.grad.abs().sum() > 0
 
 
-def test_a_finished_resnet_keeps_its_precision(load):
-    example = load("parallel_block_in_resnet")
-    model = example.ResNet(BasicBlock, width=8).double().eval()
-    example.use_parallel_blocks(model, BasicBlock)
+def test_a_finished_resnet_keeps_its_precision(example):
+    module = example("parallel_block_in_resnet")
+    model = module.ResNet(BasicBlock, width=8).double().eval()
+    module.use_parallel_blocks(model, BasicBlock)
     assert model(torch.randn(1, 1, 64, 64, dtype=torch.float64)).dtype == torch.float64
 
 
-def test_dual_attention_between_the_branches_of_another_network(load):
-    example = load("dual_attention_between_branches")
-    model = example.TwoPathNet(num_classes=3)
+def test_dual_attention_between_the_branches_of_another_network(example):
+    module = example("dual_attention_between_branches")
+    model = module.TwoPathNet(num_classes=3)
     x = torch.randn(2, 1, 75, 101)
     assert model(x).shape == (2, 3, 75, 101)
     model(x).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_both_run_as_scripts(load, capsys):
-    load("parallel_block_in_resnet").main()
+def test_both_run_as_scripts(example, capsys):
+    example("parallel_block_in_resnet").main()
     assert "8 blocks replaced in the finished network; its output changed by at most 0.0e+00" in capsys.readouterr().out
-    load("dual_attention_between_branches").main()
+    example("dual_attention_between_branches").main()
     out = capsys.readouterr().out
     first, *_, last = (float(line.split()[-1]) for line in out.splitlines() if line.startswith("step"))
     assert last < first / 10

@@ -1,6 +1,5 @@
 """The page of slices and its figures."""
 
-import importlib.util
 import json
 import sys
 
@@ -10,12 +9,9 @@ import pytest
 pytest.importorskip("scipy", reason="the extra phantom is not installed")
 
 
-@pytest.fixture(scope="module")
-def figures(root):
-    spec = importlib.util.spec_from_file_location("phantom_figures", root / "examples" / "phantom_figures.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def figures(example):
+    return example("phantom_figures")
 
 
 def test_distances_of_histograms(figures):

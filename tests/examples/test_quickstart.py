@@ -1,6 +1,5 @@
 """The main job: a real CT in, fine-tuning, IoU and a picture out."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -14,13 +13,9 @@ pydicom = pytest.importorskip("pydicom")
 QRM = "qrm_cci_canon/qrm_insert_crop.nii.gz"
 
 
-@pytest.fixture(scope="module")
-def quickstart(root):
-    spec = importlib.util.spec_from_file_location("quickstart", root / "examples" / "quickstart.py")
-    module = sys.modules["quickstart"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["quickstart"]
+@pytest.fixture
+def quickstart(example):
+    return example("quickstart")
 
 
 @pytest.fixture
