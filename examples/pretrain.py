@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +26,12 @@ from ddrsapc.data import Augmentation, Sample
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.phantom import PhantomDataset, PhantomParameters, draw_case
-from ddrsapc.training import TrainConfig, fit, load_trained
+from ddrsapc.training import CheckpointError, TrainConfig, fit, load_trained
 
-SIDE = 256  # pixels of crops and of whole slices of low resolution
+FULL = 512  # pixels per side of a slice
+SIDE = 256  # of crops, and of slices of low resolution
 REACH = 8.0  # mm
+VALIDATED = 40  # slices after every stage
 CHANGES = {"shift": 0, "scale": (1, 1), "rotation": 0}  # none of these: labels keep their pixels
 CROP = Augmentation(**CHANGES, noise=0, gain=0, offset=0, crop=SIDE, calcium_crops=0.7)
 INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
@@ -62,7 +66,7 @@ class WholeAndCropped(Dataset[Sample]):
 
     def __init__(self, n: int, seed: int) -> None:
         self.whole = PhantomDataset("train", SIDE, n, seed, parameters=parameters((200.0, 400.0)))
-        self.fine = PhantomDataset("train", 512, n, seed, parameters=parameters())
+        self.fine = PhantomDataset("train", FULL, n, seed, parameters=parameters())
         self.fingerprint = self.whole.fingerprint + self.fine.fingerprint
 
     def __len__(self) -> int:
@@ -94,7 +98,7 @@ class Stage:
             return PhantomDataset("train", SIDE, n, seed, parameters=parameters((160.0, 300.0)))
         if self.name == "mixed":
             return WholeAndCropped(n, seed)
-        return PhantomDataset("train", 512, n, seed, parameters=parameters())
+        return PhantomDataset("train", FULL, n, seed, parameters=parameters())
 
 
 FROM_SCRATCH = (
@@ -121,6 +125,13 @@ def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 
     learn apart. Source: Chen et al., Net2Net, arXiv 1511.05641.
     """
     source, target = small.state_dict(), large.state_dict()
+    fits = source.keys() == target.keys() and all(
+        wide in (narrow, 2 * narrow)
+        for name in source
+        for narrow, wide in zip(source[name].shape, target[name].shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{large.architecture} is not {small.architecture} at twice the width")
     transposed = {
         f"{name}.weight" for name, module in large.named_modules() if isinstance(module, torch.nn.ConvTranspose2d)
     }
@@ -141,7 +152,7 @@ def train_stage(model: SegmentationModel, stage: Stage, output: Path, *, seed: i
     result = fit(
         model,
         stage.data(seed),
-        PhantomDataset("val", 512, 40, seed=0),
+        PhantomDataset("val", FULL, VALIDATED, seed=0),
         output,
         config=TrainConfig(
             epochs=1,
@@ -164,25 +175,35 @@ def train_stage(model: SegmentationModel, stage: Stage, output: Path, *, seed: i
     return result.last
 
 
-def main() -> None:
-    """Train through all stages."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train through all stages; one line on stderr and 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="name of the network")
     parser.add_argument("output", type=Path, help="folder for checkpoints, logs and last.safetensors")
     parser.add_argument("--widen", type=Path, metavar="WEIGHTS", help="begin with those of a network half as wide")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    try:
+        run(args.model, args.output, args.widen)
+    except (CheckpointError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
+
+def run(name: str, output: Path, small: Path | None) -> None:
+    """Train a network from scratch, or with a small one's weights to begin with."""
     torch.manual_seed(0)
-    model = ddrsapc.create_model(args.model, num_classes=4)
+    model = ddrsapc.create_model(name, num_classes=4)
     model.input_config = INPUT
-    if args.widen is not None:
-        widen(load_trained(args.widen), model)
-    for number, stage in enumerate(FROM_SCRATCH if args.widen is None else WIDENED):
-        seed = number + (0 if args.widen is None else len(FROM_SCRATCH))
-        last = train_stage(model, stage, args.output / stage.name, seed=seed)
+    stages, first_seed = FROM_SCRATCH, 0
+    if small is not None:
+        widen(load_trained(small), model)
+        stages, first_seed = WIDENED, len(FROM_SCRATCH)
+    for seed, stage in enumerate(stages, first_seed):
+        last = train_stage(model, stage, output / stage.name, seed=seed)
         model = load_trained(last)
-    shutil.copyfile(last, args.output / "last.safetensors")
+    shutil.copyfile(last, output / "last.safetensors")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

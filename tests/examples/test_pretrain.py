@@ -1,0 +1,89 @@
+"""How the published weights are trained: what the stages show, and the large network that begins as the small one."""
+
+import numpy as np
+import pytest
+import torch
+
+import ddrsapc
+from ddrsapc.data import Augmentation
+from ddrsapc.phantom import draw_case
+from ddrsapc.training import load_trained
+
+pytest.importorskip("scipy", reason="the extra phantom is not installed")
+
+
+@pytest.fixture
+def pretrain(example):
+    return example("pretrain")
+
+
+def test_a_widened_network_computes_the_same(pretrain):
+    small, large = (ddrsapc.create_model("ddr_sapc_u", width=width).eval() for width in (8, 16))
+    for name, tensor in small.state_dict().items():  # nothing at its initial value
+        if tensor.is_floating_point():
+            low, high = (0.5, 1.5) if name.endswith(("running_var", "weight")) and tensor.ndim == 1 else (-0.2, 0.2)
+            torch.nn.init.uniform_(tensor, low, high)
+    x = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        expected = small(x)
+        pretrain.widen(small, large, noise=0)
+        torch.testing.assert_close(large(x), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+        pretrain.widen(small, large)
+        error = (large(x) - expected).abs().max() / expected.abs().max()
+    assert 1e-4 < error < 0.5  # twins that differ learn apart
+
+
+def test_courses_are_labelled_around_the_arteries_alone(pretrain):
+    data = pretrain.Courses(6, 0)
+    for index in range(6):
+        image, label, name = data[index]
+        assert (image.shape, label.shape, label.dtype) == ((256, 256), (256, 256), torch.uint8)
+        draw = draw_case(0, index, size=256, parameters=data.slices.parameters)
+        z, mm = draw.placement.slice_z(int(name.split("[")[1][:-1])), draw.placement.pixel_mm
+        for row, column in label.nonzero()[::50].tolist():
+            place = np.array([(column - 127.5) * mm, (row - 127.5) * mm, z])
+            vessels = {1: ("LM", "LAD"), 2: ("LCX",), 3: ("RCA",)}[int(label[row, column])]
+            nearest = min(np.linalg.norm(draw.courses[v].points - place, axis=1).min() for v in vessels)
+            assert nearest < pretrain.REACH
+    calcified = pretrain.PhantomDataset("train", 256, 6, 0, calcium=1.0, parameters=data.slices.parameters)
+    assert sum(int((label > 0).sum()) for _, label, _ in calcified) > 0
+
+
+def test_crops_keep_the_pixels_of_their_slice(pretrain):
+    data = pretrain.WholeAndCropped(4, 0)
+    assert data[1].image.equal(data.whole[1].image)
+    crop, again, slice_ = data[2], data[2], data.fine[2]
+    assert (crop.image.shape, crop.image.dtype) == ((256, 256), torch.int16)
+    assert crop.image.equal(again.image)
+    places = slice_.image.unfold(0, 256, 1).unfold(1, 256, 1)[:, :, ::255, ::255]  # corners of all crops
+    corners = (places == crop.image[::255, ::255]).all(-1).all(-1).nonzero()
+    assert any(
+        slice_.image[r : r + 256, c : c + 256].equal(crop.image)
+        and slice_.label[r : r + 256, c : c + 256].equal(crop.label)
+        for r, c in corners.tolist()
+    )
+
+
+def test_trains_through_all_stages_and_goes_on(pretrain, tmp_path, monkeypatch, capsys):
+    off = {"shift": 0, "scale": (1, 1), "rotation": 0, "noise": 0, "gain": 0, "offset": 0}
+    monkeypatch.setattr(pretrain, "SIDE", 64)
+    monkeypatch.setattr(pretrain, "CROP", Augmentation(**off, crop=64))
+    monkeypatch.setattr(pretrain, "FULL", 64)
+    monkeypatch.setattr(pretrain, "VALIDATED", 1)
+    monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
+    stages = [pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in ("courses", "low", "mixed", "full")]
+    monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
+    pretrain.main(["ddr_sapc_u_s", str(tmp_path)])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [stage.name for stage in stages]
+    trained = load_trained(tmp_path / "last.safetensors")
+    assert trained.input_config == pretrain.INPUT
+    written = (tmp_path / "last.safetensors").read_bytes()
+    pretrain.main(["ddr_sapc_u_s", str(tmp_path)])  # all done: the same weights at once
+    assert (tmp_path / "last.safetensors").read_bytes() == written
+
+
+def test_what_cannot_be_widened_is_one_line(pretrain, path, tmp_path, capsys):
+    for weights, message in ((path, "ddr_sapc_u is not unet at twice the width"), (tmp_path / "no", "does not exist")):
+        assert pretrain.main(["ddr_sapc_u", str(tmp_path / "run"), "--widen", str(weights)]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
