@@ -108,7 +108,7 @@ FROM_SCRATCH = (
     Stage(name="full", steps=40, batch_size=2, lr=2e-4),
 )
 WIDENED = (
-    Stage(name="mixed", steps=250, batch_size=4, lr=1e-3),
+    Stage(name="mixed", steps=200, batch_size=4, lr=1e-3),
     Stage(name="full", steps=30, batch_size=2, lr=2e-4),
 )
 

@@ -1,4 +1,4 @@
-"""Quickstart: a real CT, `ddr_sapc_u`, a minute of fine-tuning, an overlay.
+"""Quickstart: a real CT, `ddr_sapc_u` with its pretrained weights, a minute of fine-tuning, an overlay.
 
 A smoke test of the whole chain, not a medical result: the labels are made from the scan itself, by
 density, and the network is evaluated on the slices that it was trained on.
@@ -99,11 +99,6 @@ def region_of(labels: Tensor) -> tuple[Tensor, slice, slice]:
     return slices, sides[0], sides[1]
 
 
-def normalise(hu: Tensor) -> Tensor:
-    """HU (Z, H, W) -> network input (Z, 1, H, W): a wide window, scaled to about [-1, 1]."""
-    return hu.clamp(-1024, 1024)[:, None] / 500
-
-
 def random_batch(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Crops (BATCH, 1, CROP, CROP) and their labels, each around a pixel of a class that is drawn first."""
     crops = []
@@ -190,14 +185,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise BadScanError(f"{scan}: {error}") from error
     slices, rows, columns = region_of(labels)
     hu, labels = whole[slices, rows, columns], labels[slices, rows, columns]
-    x = normalise(hu)
     check_output(arguments.output)
     print(f"{scan.name}: {len(whole)} slices; labels from density on {len(slices)}: {', '.join(names[1:])}")
     print("A smoke test: it learns and is evaluated on the same slices, with labels made from the scan itself.")
 
     torch.manual_seed(arguments.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = ddrsapc.create_model("ddr_sapc_u", num_classes=4).to(device)
+    model = ddrsapc.create_model("ddr_sapc_u", pretrained=True).to(device)
+    x = model.input_config.normalize(hu)[:, None]  # (Z, 1, H, W)
     before = iou(predict(model, x), labels)
     fine_tune(model, x, labels, arguments.steps)
     prediction = predict(model, x)
