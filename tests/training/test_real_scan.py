@@ -1,8 +1,5 @@
 """Fine-tuning on a real CT: the calcium inserts of a QRM phantom, tested on a slice that was not trained on."""
 
-import importlib.util
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -19,11 +16,9 @@ HELD_OUT = 12  # the slice through the middle of the inserts
 
 
 @pytest.fixture
-def folder(root, test_data, tmp_path):
+def folder(example, test_data, tmp_path):
     """The slices with inserts, cut to the field around them, as pairs; labels are 200, 400 and 800 mg/ml."""
-    spec = importlib.util.spec_from_file_location("quickstart_scan", root / "examples" / "quickstart.py")
-    quickstart = sys.modules["quickstart_scan"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(quickstart)
+    quickstart = example("quickstart")
     hu, pixel_area = quickstart.read_scan(test_data / "qrm_cci_canon" / "qrm_insert_crop.nii.gz")
     labels, _ = quickstart.label(hu, pixel_area)
     slices, rows, columns = quickstart.region_of(labels)
@@ -33,7 +28,6 @@ def folder(root, test_data, tmp_path):
             path = tmp_path / "data" / split / kind / f"{split}{z:02d}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, volume[z, rows, columns].numpy())
-    del sys.modules["quickstart_scan"]
     return tmp_path / "data"
 
 
