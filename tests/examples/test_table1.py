@@ -44,7 +44,7 @@ def made(table1, tmp_path_factory):
     """A trained row, and one with its weights given."""
     folder = tmp_path_factory.mktemp("table1")
     assert table1.main(["unet", *SMALL, "-o", str(folder / "unet.json")]) == 0
-    weights = ["--weights", str(folder / "unet.safetensors"), "--cases", "1"]
+    weights = ["--weights", str(folder / "unet.safetensors")]
     assert table1.main(["unet", *SMALL, *weights, "-o", str(folder / "given.json")]) == 0
     return folder
 
@@ -105,9 +105,7 @@ def test_all_that_was_used_is_told(result):
 def test_given_weights_are_evaluated_alike(result, made):
     given = json.loads((made / "given.json").read_text())
     assert (given["recipe"], given["train_seconds"]) == (None, None)
-    for split in ("test", "shifted"):
-        assert given[split]["slices"] == result[split]["slices"]
-        assert given[split]["scans"]["scans"] == result[split]["scans"]["scans"][:1]
+    assert [given[split] for split in ("test", "shifted")] == [result[split] for split in ("test", "shifted")]
     assert not (made / "given").exists()
 
 
@@ -149,3 +147,77 @@ def test_rows_without_a_part(table1, part):
     assert options == {part: False, "width": 4}
     assert model.architecture == "ddr_sapc_u"
     assert model.model_args[part] is False
+
+
+@pytest.fixture
+def figures(root, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the extra train is not installed")
+    module = load(root, "table1_figures")
+    monkeypatch.setattr(module, "PARAMETERS", PARAMETERS)
+    return module
+
+
+def test_table_and_pictures(figures, made, result, tmp_path):
+    assert figures.main([str(made), "-o", str(tmp_path), "--items", "1"]) == 0
+    pictures = {path.name for path in tmp_path.iterdir()}
+    assert pictures == {"table.md", "speed.png", "agreement.png", "panels.png"}
+    rows = [
+        line.split(" | ") for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| U-Net")
+    ]
+    assert [row[0] for row in rows] == ["| U-Net, width 4", "| U-Net, width 4, weights given"] * 2
+    assert float(rows[0][1]) == pytest.approx(100 * result["test"]["slices"]["iou"][0], abs=0.005)
+    assert float(rows[2][6]) == pytest.approx(100 * result["shifted"]["slices"]["foreground_mean_iou"], abs=0.005)
+    assert rows[0][12:14] == ["0.12 M", "0.01 G"]
+
+
+def test_panels_show_input_truth_and_networks(figures, made):
+    figure = figures.draw_panels(figures.read_results(made), items=[1, 0])
+    axes = figure.get_axes()
+    assert [one.get_title() for one in axes[:3]] == ["Input", "Truth", "U-Net, width 4"]  # given.json has no weights
+    assert len(axes) == 6
+    assert axes[2].texts[0].get_text().startswith("IoU ")
+    for row, item in enumerate((1, 0)):
+        truth = PhantomDataset("test", 64, 5, 0, parameters=PARAMETERS)[item].label
+        colours = {(255, 0, 0), (0, 255, 0), (255, 255, 0)}
+        shown = [set(map(tuple, one.images[0].get_array().reshape(-1, 3).tolist())) for one in axes[3 * row :][:2]]
+        expected = {tuple(figures.PALETTE[label].tolist()) for label in truth.unique().tolist() if label}
+        assert (shown[0] & colours, shown[1] & colours) == (set(), expected)
+    assert (truth > 0).any()
+    assert figures.draw_panels({"gone": {"row": "unet", "file": made / "gone.json"}}) is None
+
+
+def test_plots_show_the_numbers(figures, made, result):
+    results = figures.read_results(made)
+    (axes,) = figures.draw_speed(results).get_axes()
+    points = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() == "None"}
+    for split in ("test", "shifted"):
+        assert (result["speed"]["ms_per_slice"], 100 * result[split]["slices"]["foreground_mean_iou"]) in points
+    scatter = figures.draw_agreement(results).get_axes()[0]
+    scores = [scan["agatston"] for scan in result["test"]["scans"]["scans"]]
+    assert scatter.lines[0].get_xdata().tolist() == [score["true"] for score in scores]
+    assert scatter.lines[0].get_ydata().tolist() == [score["predicted"] for score in scores]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"row": "unetpp", "recipe": {"steps": 3}}, "was made with steps"),
+        ({"row": "unetpp", "evaluation": {"size": 32}}, "was made with evaluation"),
+        ({}, "are of the same network"),
+        ({"test": None}, "is not of table1.py"),
+    ],
+)
+def test_what_cannot_be_compared(figures, result, tmp_path, capsys, change, message):
+    other = {**result, **{key: {**result[key], **new} if isinstance(new, dict) else new for key, new in change.items()}}
+    if other["test"] is None:
+        del other["test"]
+    for name, content in (("a", result), ("b", other)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert figures.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_results(figures, tmp_path, capsys):
+    assert figures.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "has no JSON of table1.py" in capsys.readouterr().err
