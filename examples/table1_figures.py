@@ -72,7 +72,8 @@ def read_results(folder: Path) -> dict[str, Result]:
         name = str(NAMES.get(result["row"], result["row"]))
         name += ", width {width}".format(**result["options"]) if "width" in result["options"] else ""
         name += "" if result["weights"] is None else ", weights given"
-        name += f", seed {result['seed']}" if name in found else ""
+        if name in found and result["seed"] != found[name][1]["seed"]:
+            name += f", seed {result['seed']}"
         if name in found:
             raise ValueError(f"{path} and {found[name][0]} are of the same network; move one elsewhere")
         found[name] = path, {**result, "file": path}
@@ -149,7 +150,8 @@ def draw_speed(results: Mapping[str, Result]) -> Figure:
         handles.append(Line2D([], [], marker=marker, color=colour, ls="none", ms=9, label=name))
     for label, fill in zip(SPLITS, ("grey", "white"), strict=True):
         handles.append(Line2D([], [], marker="o", color="grey", mfc=fill, ls="none", ms=9, label=label))
-    axes.set(xscale="log", xlabel="ms per slice", ylabel="foreground mIoU, %")
+    times = [result["speed"]["ms_per_slice"] for result in results.values()]
+    axes.set(xscale="log", xlim=(min(times) / 2, 2 * max(times)), xlabel="ms per slice", ylabel="foreground mIoU, %")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -244,12 +246,12 @@ def draw_panels(results: Mapping[str, Result], *, items: Sequence[int] | None = 
             if title in found:
                 confusion = ConfusionMatrix(len(VESSELS) + 1)
                 confusion.update(found[title], truth)
+                outside = int((found[title] > 0).sum()) - int((found[title][rows, columns] > 0).sum())
                 text = f"IoU {100 * confusion.scores().foreground_mean_iou:.0f} %"
-                box = {"facecolor": "black", "alpha": 0.6, "lw": 0, "pad": 2}
-                axes.text(0.03, 0.96, text, color="white", fontsize=9, va="top", transform=axes.transAxes, bbox=box)
+                axes.set_xlabel(text + (f", {outside} px elsewhere" if outside else ""), fontsize=9, labelpad=2)
         row[0].set_ylabel(f"{name}, {(columns.stop - columns.start) * pixel_mm:.0f} mm", fontsize=8)
     colours = [Patch(color=PALETTE[label] / 255, label=vessel) for label, vessel in VESSELS.items()]
-    title = "IoU: mean over the vessels in the slice. Window {:g} to {:g} HU".format(*WINDOW)
+    title = "IoU: mean over the vessels in the slice, all of which counts. Window {:g} to {:g} HU".format(*WINDOW)
     figure.legend(handles=colours, title=title, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
