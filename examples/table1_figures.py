@@ -152,6 +152,7 @@ def draw_speed(results: Mapping[str, Result]) -> Figure:
         handles.append(Line2D([], [], marker="o", color="grey", mfc=fill, ls="none", ms=9, label=label))
     times = [result["speed"]["ms_per_slice"] for result in results.values()]
     axes.set(xscale="log", xlim=(min(times) / 2, 2 * max(times)), xlabel="ms per slice", ylabel="foreground mIoU, %")
+    axes.margins(y=0.1)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")

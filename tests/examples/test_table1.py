@@ -157,6 +157,7 @@ def figures(root, monkeypatch):
     return module
 
 
+@pytest.mark.slow
 def test_table_and_pictures(figures, made, result, tmp_path):
     assert figures.main([str(made), "-o", str(tmp_path), "--items", "1"]) == 0
     pictures = {path.name for path in tmp_path.iterdir()}
