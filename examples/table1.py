@@ -78,7 +78,7 @@ def train(
 ) -> tuple[Path, dict[str, Any], float]:
     """Train for some steps, every image a slice of another case; the weights of the end, all settings, and seconds."""
     settings: dict[str, Any] = {key: getattr(args, key) for key in ("batch_size", "seed", "workers", "amp")}
-    settings |= {"epochs": 1, "channels_last": True, "checkpoint_steps": 100}
+    settings |= {"epochs": 1, "checkpoint_steps": 100}
     criterion: nn.Module = OhemCrossEntropyLoss()
     if args.recipe == "adamw":
         settings |= {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01, "schedule": "cosine", "clip_norm": 5.0}
