@@ -1,6 +1,5 @@
 """Rows of Table I on simulated scans, and what is drawn of them."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -20,19 +19,12 @@ SMALL = ["--batch-size", "2", "--steps", "2", "--size", "64", "--width", "4", "-
 PARAMETERS = PhantomParameters(slices=3, field_of_view=(160, 200), usual_field_of_view=180, positive_rate=1.0)
 
 
-def load(root, name):
-    spec = importlib.util.spec_from_file_location(name, root / "examples" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def table1(root):
+def table1(example):
     """The example, with scans of three slices and small networks to time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ddrsapc.training.run.draw_curves", write_curves)
-        module = load(root, "table1")
+        module = example("table1")
         patch.setattr(module, "PARAMETERS", PARAMETERS)
         patch.setattr(module, "COUNTED_SIDE", 64)
         patch.setitem(module.PASSES, "cpu", 1)
@@ -150,9 +142,9 @@ def test_rows_without_a_part(table1, part):
 
 
 @pytest.fixture
-def figures(root, monkeypatch):
+def figures(example, monkeypatch):
     pytest.importorskip("matplotlib", reason="the extra train is not installed")
-    module = load(root, "table1_figures")
+    module = example("table1_figures")
     monkeypatch.setattr(module, "PARAMETERS", PARAMETERS)
     return module
 
