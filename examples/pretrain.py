@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -85,6 +86,8 @@ class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
     name: str
+    kind: Literal["courses", "low", "mixed", "full"]
+    """Of data, see `data`."""
     steps: int
     batch_size: int
     lr: float
@@ -92,24 +95,25 @@ class Stage:
     def data(self, seed: int) -> Dataset[Sample]:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
-        if self.name == "courses":
+        if self.kind == "courses":
             return Courses(n, seed)
-        if self.name == "low":
+        if self.kind == "low":
             return PhantomDataset("train", SIDE, n, seed, parameters=parameters((160.0, 300.0)))
-        if self.name == "mixed":
+        if self.kind == "mixed":
             return WholeAndCropped(n, seed)
         return PhantomDataset("train", FULL, n, seed, parameters=parameters())
 
 
 FROM_SCRATCH = (
-    Stage(name="courses", steps=400, batch_size=4, lr=2e-3),
-    Stage(name="low", steps=500, batch_size=4, lr=2e-3),
-    Stage(name="mixed", steps=500, batch_size=4, lr=1e-3),
-    Stage(name="full", steps=40, batch_size=2, lr=2e-4),
+    Stage(name="courses", kind="courses", steps=400, batch_size=4, lr=2e-3),
+    Stage(name="low", kind="low", steps=500, batch_size=4, lr=2e-3),
+    Stage(name="mixed", kind="mixed", steps=500, batch_size=4, lr=1e-3),
+    Stage(name="mixed-again", kind="mixed", steps=400, batch_size=4, lr=1e-3),
+    Stage(name="full", kind="full", steps=40, batch_size=2, lr=2e-4),
 )
 WIDENED = (
-    Stage(name="mixed", steps=200, batch_size=4, lr=1e-3),
-    Stage(name="full", steps=30, batch_size=2, lr=2e-4),
+    Stage(name="mixed", kind="mixed", steps=200, batch_size=4, lr=1e-3),
+    Stage(name="full", kind="full", steps=30, batch_size=2, lr=2e-4),
 )
 
 

@@ -71,7 +71,8 @@ def test_trains_through_all_stages_and_goes_on(pretrain, tmp_path, monkeypatch, 
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    stages = [pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in ("courses", "low", "mixed", "full")]
+    kinds = ("courses", "low", "mixed", "full")
+    stages = [pretrain.Stage(name=kind, kind=kind, steps=1, batch_size=2, lr=1e-3) for kind in kinds]
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     pretrain.main(["ddr_sapc_u_s", str(tmp_path)])
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [stage.name for stage in stages]
