@@ -4,8 +4,9 @@
     python examples/pretrain.py ddr_sapc_u outputs/large --widen outputs/small/last.safetensors
 
 Calcium fills a few pixels in a hundred thousand, too few to learn the places of the arteries from: first these are
-labelled themselves. Then calcium in whole slices of low resolution, in crops of full resolution among them, in whole
-slices of full resolution. Every image is another case. Killed, the same command goes on from its last checkpoint.
+labelled themselves. Then calcium, in whole slices of low resolution, with crops of full resolution among them, with
+bright spots that are none, in whole slices of full resolution. Every image is another case. Killed, the same command
+goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -16,34 +17,83 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 import ddrsapc
 from ddrsapc.data import Augmentation, Sample
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import InputConfig, SegmentationModel
-from ddrsapc.phantom import PhantomDataset, PhantomParameters, draw_case
+from ddrsapc.phantom import CaseDraw, PhantomDataset, PhantomParameters, draw_case
 from ddrsapc.training import CheckpointError, TrainConfig, fit, load_trained
 
 FULL = 512  # pixels per side of a slice
 SIDE = 256  # of crops, and of slices of low resolution
 REACH = 8.0  # mm
 VALIDATED = 40  # slices after every stage
-CHANGES = {"shift": 0, "scale": (1, 1), "rotation": 0}  # none of these: labels keep their pixels
+CHANGES: dict[str, Any] = {"shift": 0, "scale": (1, 1), "rotation": 0}  # none of these: labels keep their pixels
 CROP = Augmentation(**CHANGES, noise=0, gain=0, offset=0, crop=SIDE, calcium_crops=0.7)
 INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
 """From fat to dense calcium: air and lung, which vary most, are black."""
+
+
+def near_arteries(draw: CaseDraw, z: float, reach: float, *, step: int = 1) -> NDArray[np.uint8]:
+    """The artery that runs within `reach` mm of each pixel at z mm, as a label; of every `step`-th row and column."""
+    mm = (np.arange(0, draw.placement.size, step) - (draw.placement.size - 1) / 2) * draw.placement.pixel_mm
+    labels = np.zeros((len(mm), len(mm)), np.uint8)
+    for vessel, label in (("LM", 1), ("LAD", 1), ("LCX", 2), ("RCA", 3)):
+        for x, y, point_z in draw.courses[vessel].points[::5]:
+            if abs(point_z - z) < reach:
+                labels[np.add.outer((mm - y) ** 2, (mm - x) ** 2) < reach**2 - (point_z - z) ** 2] = label
+    return labels
+
+
+def with_decoys(image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generator) -> Tensor:
+    """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium."""
+    hu, mm, step = image.numpy().astype(np.float32), draw.placement.pixel_mm, 4
+    free = (near_arteries(draw, z, 12.0, step=step) == 0) & (abs(hu[::step, ::step]) < 150)
+    rows, columns = np.nonzero(free)
+    for _ in range(rng.integers(0, 9) if len(rows) else 0):
+        place = rng.integers(len(rows))
+        radius, stretch, angle = rng.uniform(0.8, 4), rng.uniform(1, 3), rng.uniform(0, np.pi)
+        reach = int((radius * stretch + 3) / mm) + 1
+        row, column = step * rows[place], step * columns[place]
+        box = tuple(slice(max(middle - reach, 0), middle + reach + 1) for middle in (row, column))
+        down, right = (
+            np.arange(*part.indices(len(hu))) - middle for part, middle in zip(box, (row, column), strict=True)
+        )
+        along = (np.cos(angle) * right + np.sin(angle) * down[:, None]) * mm / stretch
+        across = (np.cos(angle) * down[:, None] - np.sin(angle) * right) * mm
+        hu[box] += rng.uniform(100, 600) / (1 + np.exp((np.hypot(along, across) - radius) / 0.4))
+    return torch.from_numpy(hu.clip(-1024, 3071).astype(np.int16))
+
+
+class Decoys(Dataset[Sample]):
+    """The slices of a phantom with decoys."""
+
+    def __init__(self, plain: PhantomDataset) -> None:
+        self.plain = plain
+        self.fingerprint = f"decoys in {plain.fingerprint}"
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, label, name = self.plain[index]
+        rng = np.random.default_rng((self.plain.seed, index))
+        return Sample(with_decoys(image, *case_of(self.plain, index, name), rng), label, name)
 
 
 class Courses(Dataset[Sample]):
     """Whole slices of low resolution, labelled within REACH of where the arteries run, calcified or not."""
 
     def __init__(self, n: int, seed: int) -> None:
-        self.slices = PhantomDataset("train", SIDE, n, seed, parameters=parameters((160.0, 300.0)))
+        self.slices = slices(SIDE, n, seed, (160.0, 300.0))
         self.fingerprint = f"courses within {REACH} mm in {self.slices.fingerprint}"
 
     def __len__(self) -> int:
@@ -51,23 +101,16 @@ class Courses(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         image, _, name = self.slices[index]
-        draw = draw_case(self.slices.seed, index, split="train", size=SIDE, parameters=self.slices.parameters)
-        z = draw.placement.slice_z(int(name[name.index("[") + 1 : -1]))
-        mm = (np.arange(SIDE) - (SIDE - 1) / 2) * draw.placement.pixel_mm
-        labels = np.zeros((SIDE, SIDE), np.uint8)
-        for vessel, label in (("LM", 1), ("LAD", 1), ("LCX", 2), ("RCA", 3)):
-            for x, y, point_z in draw.courses[vessel].points[::5]:
-                if abs(point_z - z) < REACH:
-                    labels[np.add.outer((mm - y) ** 2, (mm - x) ** 2) < REACH**2 - (point_z - z) ** 2] = label
-        return Sample(image, torch.from_numpy(labels), name)
+        return Sample(image, torch.from_numpy(near_arteries(*case_of(self.slices, index, name), REACH)), name)
 
 
 class WholeAndCropped(Dataset[Sample]):
     """Whole slices of low resolution and crops of full resolution in turn, (SIDE, SIDE) each."""
 
-    def __init__(self, n: int, seed: int) -> None:
-        self.whole = PhantomDataset("train", SIDE, n, seed, parameters=parameters((200.0, 400.0)))
-        self.fine = PhantomDataset("train", FULL, n, seed, parameters=parameters())
+    def __init__(self, n: int, seed: int, *, decoys: bool) -> None:
+        whole, fine = slices(SIDE, n, seed, (200.0, 400.0)), slices(FULL, n, seed, (160.0, 400.0))
+        self.whole: PhantomDataset | Decoys = Decoys(whole) if decoys else whole
+        self.fine: PhantomDataset | Decoys = Decoys(fine) if decoys else fine
         self.fingerprint = self.whole.fingerprint + self.fine.fingerprint
 
     def __len__(self) -> int:
@@ -81,12 +124,25 @@ class WholeAndCropped(Dataset[Sample]):
         return Sample(hu[0, 0].to(image.dtype), labels[0], name)
 
 
+def slices(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
+    """Training slices, more of them with contrast than in the phantom's own test."""
+    return PhantomDataset(
+        "train", size, n, seed, parameters=PhantomParameters(field_of_view=field_of_view, contrast_rate=0.2)
+    )
+
+
+def case_of(data: PhantomDataset, index: int, name: str) -> tuple[CaseDraw, float]:
+    """The case of an item, and its slice's z in mm."""
+    draw = draw_case(data.seed, index, split=data.split, size=data.size, parameters=data.parameters)
+    return draw, draw.placement.slice_z(int(name[name.index("[") + 1 : -1]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
     name: str
-    kind: Literal["courses", "low", "mixed", "full"]
+    kind: Literal["courses", "low", "mixed", "decoys", "full"]
     """Of data, see `data`."""
     steps: int
     batch_size: int
@@ -98,28 +154,23 @@ class Stage:
         if self.kind == "courses":
             return Courses(n, seed)
         if self.kind == "low":
-            return PhantomDataset("train", SIDE, n, seed, parameters=parameters((160.0, 300.0)))
-        if self.kind == "mixed":
-            return WholeAndCropped(n, seed)
-        return PhantomDataset("train", FULL, n, seed, parameters=parameters())
+            return slices(SIDE, n, seed, (160.0, 300.0))
+        if self.kind == "full":
+            return Decoys(slices(FULL, n, seed, (160.0, 500.0)))
+        return WholeAndCropped(n, seed, decoys=self.kind == "decoys")
 
 
-FROM_SCRATCH = (
+FROM_SCRATCH: tuple[Stage, ...] = (
     Stage(name="courses", kind="courses", steps=400, batch_size=4, lr=2e-3),
     Stage(name="low", kind="low", steps=500, batch_size=4, lr=2e-3),
     Stage(name="mixed", kind="mixed", steps=500, batch_size=4, lr=1e-3),
-    Stage(name="mixed-again", kind="mixed", steps=400, batch_size=4, lr=1e-3),
+    Stage(name="decoys", kind="decoys", steps=400, batch_size=4, lr=1e-3),
     Stage(name="full", kind="full", steps=40, batch_size=2, lr=2e-4),
 )
-WIDENED = (
-    Stage(name="mixed", kind="mixed", steps=200, batch_size=4, lr=1e-3),
+WIDENED: tuple[Stage, ...] = (
+    Stage(name="decoys", kind="decoys", steps=200, batch_size=4, lr=1e-3),
     Stage(name="full", kind="full", steps=30, batch_size=2, lr=2e-4),
 )
-
-
-def parameters(field_of_view: tuple[float, float] = (160.0, 400.0)) -> PhantomParameters:
-    """What the cases are drawn from: more of them with contrast than in the phantom's own test."""
-    return PhantomParameters(field_of_view=field_of_view, contrast_rate=0.2)
 
 
 def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 0.02) -> None:

@@ -45,12 +45,25 @@ def test_courses_are_labelled_around_the_arteries_alone(pretrain):
             vessels = {1: ("LM", "LAD"), 2: ("LCX",), 3: ("RCA",)}[int(label[row, column])]
             nearest = min(np.linalg.norm(draw.courses[v].points - place, axis=1).min() for v in vessels)
             assert nearest < pretrain.REACH
-    calcified = pretrain.PhantomDataset("train", 256, 6, 0, calcium=1.0, parameters=data.slices.parameters)
-    assert sum(int((label > 0).sum()) for _, label, _ in calcified) > 0
+
+
+def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(pretrain):
+    plain = pretrain.slices(128, 8, 0, (200.0, 300.0))
+    decoys, spots = pretrain.Decoys(plain), 0
+    for index in range(8):
+        (image, label, name), changed = plain[index], decoys[index]
+        assert changed.image.equal(decoys[index].image)
+        assert changed.label.equal(label)
+        added = (changed.image.int() - image).numpy()
+        assert (added >= 0).all()
+        draw, z = pretrain.case_of(plain, index, name)
+        assert not (added[pretrain.near_arteries(draw, z, 4.0) > 0] > 50).any()
+        spots += int((added > 90).sum())
+    assert spots > 20
 
 
 def test_crops_keep_the_pixels_of_their_slice(pretrain):
-    data = pretrain.WholeAndCropped(4, 0)
+    data = pretrain.WholeAndCropped(4, 0, decoys=False)
     assert data[1].image.equal(data.whole[1].image)
     crop, again, slice_ = data[2], data[2], data.fine[2]
     assert (crop.image.shape, crop.image.dtype) == ((256, 256), torch.int16)
@@ -71,7 +84,7 @@ def test_trains_through_all_stages_and_goes_on(pretrain, tmp_path, monkeypatch, 
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    kinds = ("courses", "low", "mixed", "full")
+    kinds = ("courses", "low", "mixed", "decoys", "full")
     stages = [pretrain.Stage(name=kind, kind=kind, steps=1, batch_size=2, lr=1e-3) for kind in kinds]
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     pretrain.main(["ddr_sapc_u_s", str(tmp_path)])
