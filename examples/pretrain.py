@@ -168,8 +168,8 @@ FROM_SCRATCH: tuple[Stage, ...] = (
     Stage(name="full", kind="full", steps=40, batch_size=2, lr=2e-4),
 )
 WIDENED: tuple[Stage, ...] = (
-    Stage(name="decoys", kind="decoys", steps=200, batch_size=4, lr=1e-3),
-    Stage(name="full", kind="full", steps=30, batch_size=2, lr=2e-4),
+    Stage(name="decoys", kind="decoys", steps=120, batch_size=4, lr=1e-3),
+    Stage(name="full", kind="full", steps=20, batch_size=2, lr=2e-4),
 )
 
 
