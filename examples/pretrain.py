@@ -107,8 +107,9 @@ class Courses(Dataset[Sample]):
 class WholeAndCropped(Dataset[Sample]):
     """Whole slices of low resolution and crops of full resolution in turn, (SIDE, SIDE) each."""
 
-    def __init__(self, n: int, seed: int, *, decoys: bool) -> None:
-        whole, fine = slices(SIDE, n, seed, (200.0, 400.0)), slices(FULL, n, seed, (160.0, 400.0))
+    def __init__(self, n: int, seed: int, *, decoys: bool, contrast: float = 0.2) -> None:
+        whole = slices(SIDE, n, seed, (200.0, 400.0), contrast=contrast)
+        fine = slices(FULL, n, seed, (160.0, 400.0), contrast=contrast)
         self.whole: PhantomDataset | Decoys = Decoys(whole) if decoys else whole
         self.fine: PhantomDataset | Decoys = Decoys(fine) if decoys else fine
         self.fingerprint = self.whole.fingerprint + self.fine.fingerprint
@@ -124,11 +125,12 @@ class WholeAndCropped(Dataset[Sample]):
         return Sample(hu[0, 0].to(image.dtype), labels[0], name)
 
 
-def slices(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
+def slices(
+    size: int, n: int, seed: int, field_of_view: tuple[float, float], *, contrast: float = 0.2
+) -> PhantomDataset:
     """Training slices, more of them with contrast than in the phantom's own test."""
-    return PhantomDataset(
-        "train", size, n, seed, parameters=PhantomParameters(field_of_view=field_of_view, contrast_rate=0.2)
-    )
+    parameters = PhantomParameters(field_of_view=field_of_view, contrast_rate=contrast)
+    return PhantomDataset("train", size, n, seed, parameters=parameters)
 
 
 def case_of(data: PhantomDataset, index: int, name: str) -> tuple[CaseDraw, float]:
@@ -147,6 +149,8 @@ class Stage:
     steps: int
     batch_size: int
     lr: float
+    contrast: float = 0.2
+    """Of the cases, the part with contrast."""
 
     def data(self, seed: int) -> Dataset[Sample]:
         """Of cases that no other seed has."""
@@ -156,8 +160,8 @@ class Stage:
         if self.kind == "low":
             return slices(SIDE, n, seed, (160.0, 300.0))
         if self.kind == "full":
-            return Decoys(slices(FULL, n, seed, (160.0, 500.0)))
-        return WholeAndCropped(n, seed, decoys=self.kind == "decoys")
+            return Decoys(slices(FULL, n, seed, (160.0, 500.0), contrast=self.contrast))
+        return WholeAndCropped(n, seed, decoys=self.kind == "decoys", contrast=self.contrast)
 
 
 FROM_SCRATCH: tuple[Stage, ...] = (
@@ -168,8 +172,8 @@ FROM_SCRATCH: tuple[Stage, ...] = (
     Stage(name="full", kind="full", steps=40, batch_size=2, lr=2e-4),
 )
 WIDENED: tuple[Stage, ...] = (
-    Stage(name="decoys", kind="decoys", steps=120, batch_size=4, lr=1e-3),
-    Stage(name="full", kind="full", steps=20, batch_size=2, lr=2e-4),
+    Stage(name="decoys", kind="decoys", steps=120, batch_size=4, lr=1e-3, contrast=0.4),
+    Stage(name="full", kind="full", steps=20, batch_size=2, lr=2e-4, contrast=0.4),
 )
 
 
