@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,12 @@ class PhantomCase:
     def mass_mg(self) -> float:
         """Of the coronary calcium in the volume."""
         return float(self.density.sum(dtype=np.float64)) * math.prod(self.spacing) / 1000
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of image and geometry: cases of one name that were drawn from other parameters differ in it."""
+        place = repr((self.hu.shape, self.spacing, self.affine.tolist()))
+        return hashlib.sha256(place.encode() + self.hu.astype("<i2").tobytes()).hexdigest()
 
 
 def make_case(

@@ -36,6 +36,8 @@ def is_written(name: str, folder: Path, file_format: Format) -> bool:
 def write_case(case: PhantomCase, folder: Path, file_format: Format) -> None:
     """Write image, labels and truth of a case; each is whole or not there, the truth comes last.
 
+    A case of the same name that is there is replaced, its truth taken away first.
+
     DICOM is a folder of CT images per case, with the labels as NIfTI. `.npy` files have no spacing: it is in the truth.
 
     Args:
@@ -54,6 +56,7 @@ def write_case(case: PhantomCase, folder: Path, file_format: Format) -> None:
     truth = folder / "truth" / f"{case.name}.json"
     for path in (image, labels, truth):
         path.parent.mkdir(parents=True, exist_ok=True)
+    truth.unlink(missing_ok=True)  # no truth stands beside images that it is not of
     if file_format == "dicom":
         _write_series(case, image)
     else:
@@ -108,18 +111,22 @@ def _write_array(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) 
 
 
 def _write_series(case: PhantomCase, folder: Path) -> None:
-    """One CT Image Storage file a slice, in a folder that is whole or not there."""
-    if folder.exists():
-        return
+    """One CT Image Storage file a slice, in a folder that is whole or not there; an earlier one is replaced."""
     with needs_extra():
         from ddrsapc.phantom.dicom import slice_dataset  # noqa: PLC0415  # an extra
 
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    earlier = partial.with_suffix(".old")
     partial.mkdir()
     try:
         for z in range(len(case.hu)):
             slice_dataset(case, z).save_as(partial / f"{z + 1:04d}.dcm", enforce_file_format=True)
+        if folder.exists():
+            folder.rename(earlier)
         partial.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if earlier.exists() and not folder.exists():
+            earlier.rename(folder)
+        for rest in (partial, earlier):
+            shutil.rmtree(rest, ignore_errors=True)
     sync_folder(folder.parent)
