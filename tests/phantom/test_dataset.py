@@ -117,6 +117,9 @@ def test_the_fingerprint_tells_data_apart():
         (("train", 16, 4, 0), "size must be"),
         (("train", 64, 0, 0), "n must be"),
         (("train", 64, 2.0, 0), "n must be"),
+        (("train", 64, True, 0), "n must be"),
+        (("train", 64, 4, np.bool_(True)), "seed must be"),
+        (("train", 64, 4, np.float64(1)), "seed must be"),
         (("train", 64, 4, -1), "seed must be"),
     ],
 )
@@ -126,6 +129,25 @@ def test_arguments_out_of_range(arguments, message):
     for calcium in (-0.1, 1.5, True, None):
         with pytest.raises(ValueError, match="calcium must be"):
             PhantomDataset("train", 64, 4, 0, calcium=calcium)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"a": 1}, 0])
+def test_parameters_are_parameters_or_none(parameters):
+    with pytest.raises(ValueError, match="parameters must be PhantomParameters or None"):
+        PhantomDataset("train", 64, 4, 0, parameters=parameters)
+    with pytest.raises(ValueError, match="parameters must be PhantomParameters or None"):
+        make_case(0, size=64, parameters=parameters)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    plain = PhantomDataset("train", 64, 4, 3)
+    other = PhantomDataset("train", np.int64(64), torch.tensor(4), np.uint8(3))
+    assert other.fingerprint == plain.fingerprint
+    assert torch.equal(other[np.int64(2)].image, plain[2].image)
+    assert other[torch.tensor(2)].name == plain[2].name
+    for index in (1.5, "1", slice(0, 2), None):
+        with pytest.raises(TypeError, match="numbered by whole numbers, got"):
+            plain[index]
 
 
 def test_fit_trains_on_it(tmp_path):
