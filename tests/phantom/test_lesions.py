@@ -91,24 +91,34 @@ def test_hard_negatives(cases):
     assert {item.site for item in mimics} == set(SITES)
 
 
-def test_some_aortic_calcium_is_beside_the_ostium_and_the_annulus_beside_the_lcx(cases):
-    at_ostium, from_lcx = [], []
+def test_aortic_calcium_at_the_ostium_is_3_to_8_mm_from_it():
+    only = PhantomParameters(aortic_wall_rate=1.0, ostium_rate=1.0)
+    cases = [draw_case(0, index, split="test", parameters=only) for index in range(40)]
+    distances = np.array([
+        np.linalg.norm(item.shape.cloud(0.5).points.mean(0) - case.courses["RCA"].points[0])
+        for case in cases
+        for item in case.mimics
+        if item.site == "aortic wall"
+    ])  # fmt: skip
+    assert len(distances) > 300
+    # drawn in the wall, unrolled: the mean of a bent arc's points is up to some mm from its middle
+    assert 2 < distances.min() < distances.max() < 11
+    low, middle, high = np.percentile(distances, (5, 50, 95))
+    assert 3 < low < 4
+    assert 5 < middle < 6.5
+    assert 7 < high < 8.5
+
+
+def test_the_annulus_is_5_to_12_mm_from_the_lcx(cases):
+    distances = []
     for case in cases:
-        ostium, lcx = case.courses["RCA"].points[0], case.courses["LCX"].points
-        for item in case.mimics:
-            points = item.shape.cloud(0.5).points if item.site in ("aortic wall", "mitral annulus") else None
-            if item.site == "aortic wall":
-                middle = points.mean(0)
-                at_ostium.append(np.linalg.norm(middle - ostium))
-            elif item.site == "mitral annulus":
-                curve = item.shape.curve.points
-                from_lcx.append(np.median(np.linalg.norm(curve[:, None] - lcx, axis=2).min(1)))
-    near_ostium = np.array([distance for distance in at_ostium if distance < 9])
-    assert len(near_ostium) > 50
-    assert near_ostium.min() > 2
-    assert 3.5 < np.median(near_ostium) < 8
-    assert min(from_lcx) > 4
-    assert max(from_lcx) < 12.5
+        lcx, annulus = case.courses["LCX"].points, [item for item in case.mimics if item.site == "mitral annulus"]
+        if annulus:  # all of its arcs are along one curve
+            curve = annulus[0].shape.curve.points
+            distances.append(np.median(np.linalg.norm(curve[:, None] - lcx, axis=2).min(1)))
+    assert len(distances) > 30
+    assert min(distances) > 4
+    assert max(distances) < 12.5
 
 
 def test_arteries_run_where_they_are_said_to(cases):
