@@ -162,10 +162,14 @@ def test_fit_trains_on_it(tmp_path):
 
 
 def test_an_item_takes_little_time():
-    """Far from a benchmark, which this machine may be too busy for: something like 0.05 s are usual."""
-    dataset = PhantomDataset("train", 512, 12, 0)
-    dataset[0]
-    start = time.process_time()
-    for index in range(1, 12):
-        dataset[index]
-    assert (time.process_time() - start) / 11 < 0.3
+    """Half of the 20 slices per second that are promised: a busy machine may be that slow, a mistake is slower."""
+    dataset = PhantomDataset("train", 512, 13, 0)
+    dataset[0]  # fills the caches
+
+    def seconds(indices):
+        start = time.process_time()
+        for index in indices:
+            dataset[index]
+        return (time.process_time() - start) / len(indices)
+
+    assert min(seconds(range(first, first + 4)) for first in (1, 5, 9)) < 0.1
