@@ -8,6 +8,16 @@ from ddrsapc.phantom.lesions import LABELS, vessel_rates
 from ddrsapc.phantom.mimics import SITES
 
 PARAMETERS = PhantomParameters()
+VOLUMES = {
+    "LM": (199, 143),
+    "LAD": (235, 253),
+    "LCX": (221, 255),
+    "RCA": (633, 743),
+    "aortic wall": (1504, 2055),
+    "aortic valve": (896, 1110),
+    "mitral annulus": (775, 885),
+}
+"""Mean and SD of the volumes of the first 250 cases of `test`, mm3, as labelled; docs/phantom.md has them of 2000."""
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +46,24 @@ def test_rates_of_vessels(cases, positive):
     )
 
 
-def test_volumes_of_vessels_are_heavy_tailed_and_of_several_arcs(positive):
-    for name in LABELS:
-        mean, sd = getattr(PARAMETERS, f"{name.lower()}_volume")
-        volumes = np.array([
-            PARAMETERS.blooming * sum(item.volume_mm3 for item in case.lesions if item.site == name)
-            for case in positive
-            if any(item.site == name for item in case.lesions)
-        ])  # fmt: skip
-        # the longest tail has no room on a vessel: SDs are a little smaller
-        assert abs(volumes.mean() - mean) < 3 * sd / len(volumes) ** 0.5, (name, volumes.mean())
-        assert 0.4 * sd < volumes.std() < 1.8 * sd, (name, volumes.std())
-        assert np.median(volumes) < 0.8 * volumes.mean(), name
+@pytest.mark.parametrize("site", VOLUMES)
+def test_volumes_are_heavy_tailed_and_as_recorded(cases, site):
+    volumes = np.array([
+        PARAMETERS.blooming * sum(item.volume_mm3 for item in deposits if item.site == site)
+        for deposits in ((*case.lesions, *case.mimics) for case in cases)
+        if any(item.site == site for item in deposits)
+    ])  # fmt: skip
+    mean, sd = VOLUMES[site]
+    assert volumes.mean() == pytest.approx(mean, rel=0.25)
+    assert volumes.std() == pytest.approx(sd, rel=0.25)
+    assert np.median(volumes) < 0.8 * volumes.mean()
+    # the longest tail has no room: below what is published, but not far
+    published_mean, published_sd = getattr(PARAMETERS, f"{site.lower().replace(' ', '_')}_volume")
+    assert 0.8 * published_mean < volumes.mean() < 1.1 * published_mean
+    assert 0.5 * published_sd < volumes.std() < published_sd
+
+
+def test_much_calcium_is_several_arcs(positive):
     counts = [sum(item.site == "RCA" for item in case.lesions) for case in positive]
     assert np.mean([count > 1 for count in counts if count]) > 0.6
 
