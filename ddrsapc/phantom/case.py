@@ -27,7 +27,9 @@ class PhantomCase:
     labels: NDArray[np.uint8]
     """(Z, H, W): 0 none, 1 LAD with LM, 2 LCX, 3 RCA."""
     density: NDArray[np.float32]
-    """(Z, H, W) mg/ml of coronary calcium, without noise: times the voxels' volume it sums up to the true mass."""
+    """(Z, H, W) mg/ml of coronary calcium, without noise: times the voxels' volume it sums up to the true mass.
+
+    It is blurred as the scan is, so with a sharp kernel, which undershoots, slightly negative around a lesion."""
     spacing: tuple[float, float, float]
     """(z, y, x) in mm."""
     affine: NDArray[np.float64]

@@ -46,7 +46,7 @@ class RenderedSlice:
     labels: NDArray[np.uint8]
     """(H, W): 0 none, 1 LAD with LM, 2 LCX, 3 RCA."""
     density: NDArray[np.float32]
-    """(H, W) mg/ml of coronary calcium, without noise."""
+    """(H, W) mg/ml of coronary calcium, without noise; slightly negative around lesions under a sharp kernel."""
 
 
 def render_slice(draw: CaseDraw, z: int, *, clouds: Sequence[Cloud] | None = None) -> RenderedSlice:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,13 @@ def test_the_density_map_has_the_true_mass(case):
     lesions = case.draw.lesions
     assert lesions
     assert case.mass_mg == pytest.approx(sum(item.mass_mg for item in lesions), rel=0.01)
+
+
+def test_a_sharp_kernel_leaves_the_density_map_negative_around_lesions_and_the_mass_as_it_is():
+    sharp = replace(CALM, sharp_rate=1.0, undershoot=(0.35, 0.35))
+    case = make_case(3, 1, split="test", size=96, parameters=sharp)
+    assert -0.15 * case.density.max() < case.density.min() < -1
+    assert case.mass_mg == pytest.approx(sum(item.mass_mg for item in case.draw.lesions), rel=0.01)
 
 
 def test_labels_are_where_calcium_is_and_the_voxel_is_bright(case):
