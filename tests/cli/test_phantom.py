@@ -9,7 +9,7 @@ pytest.importorskip("scipy", reason="the extra phantom is not installed")
 
 from ddrsapc import ct
 from ddrsapc.data import SliceDataset, check_folder
-from ddrsapc.phantom import PhantomParameters, make_case
+from ddrsapc.phantom import PhantomParameters, draw_case, make_case
 from ddrsapc.phantom.writing import is_written, write_case
 from tests.cli.outcomes import failed
 
@@ -41,7 +41,14 @@ def test_scans_are_read_back_equal_and_scored(command, tmp_path, case, file_form
     assert sum(lesion["mass_mg"] for lesion in truth["lesions"]) == pytest.approx(
         sum(item.mass_mg for item in case.draw.lesions)
     )
+    mimics = json.loads((out / "truth" / "train0c00000.json").read_text())["mimics"]
+    drawn = draw_case(0, 0, size=SIZE).mimics
+    assert drawn
+    assert [(item["site"], item["label"], item["mass_mg"]) for item in mimics] == [
+        (item.site, 0, item.mass_mg) for item in drawn
+    ]
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+    assert len(list((out / "truth").iterdir())) == 2  # no density map unless it is asked for
 
 
 def test_dicom_is_ct_image_storage(tmp_path, case):
@@ -70,6 +77,27 @@ def test_another_case_of_the_same_name_replaces_the_first(tmp_path, case, file_f
     assert not np.array_equal(written, case.hu)
     assert json.loads(next((tmp_path / "truth").iterdir()).read_text())["blood_hu"] > 100
     assert len(list((tmp_path / "images").iterdir())) == 1  # nothing stays of the first
+
+
+@pytest.mark.parametrize("file_format", ["nifti", "npy"])
+def test_the_density_map_is_written_where_it_is_asked_for(command, tmp_path, case, file_format):
+    arguments = ["phantom", "--out", tmp_path, "--cases", 2, "--size", SIZE, "--format", file_format]
+    assert command(*arguments)[0] == 0
+    printed = command(*arguments, "--density")[1]
+    assert "done already" not in printed
+    path = tmp_path / "truth" / ("train0c00001_density" + {"nifti": ".nii.gz", "npy": ".npy"}[file_format])
+    if file_format == "npy":
+        written = np.load(path)
+    else:
+        image = pytest.importorskip("SimpleITK").ReadImage(str(path))
+        written = pytest.importorskip("SimpleITK").GetArrayFromImage(image)
+        assert image.GetSpacing() == pytest.approx(case.spacing[::-1])
+    assert written.dtype == np.float32
+    assert np.array_equal(written, case.density)
+    assert written.any()
+    assert command(*arguments, "--density")[1].count("done already") == 2
+    write_case(case, tmp_path, file_format)
+    assert not path.exists()  # it would be of another run
 
 
 def test_other_images_have_other_identifiers(case):
