@@ -94,7 +94,7 @@ class PhantomParameters:
         metadata={
             "kind": "length",
             "unit": "labelled volume over a lesion's own",
-            "source": "measured on 50 cases; the published volumes are of segmentations",
+            "source": "1.32 measured by examples/phantom_figures.py; the published volumes are of segmentations",
         },
     )
     lumen_radius: tuple[float, float] = _span(1.2, 2.0, "mm", "spec", least=0.1, most=10)
