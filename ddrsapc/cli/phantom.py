@@ -10,7 +10,7 @@ import click
 import ddrsapc
 from ddrsapc.files import write_atomically
 from ddrsapc.phantom import draw_case, make_case
-from ddrsapc.phantom.parameters import SPLITS, Split
+from ddrsapc.phantom.parameters import PHANTOM_VERSION, SPLITS, Split
 from ddrsapc.phantom.writing import FORMATS, Format, is_written, write_case
 
 __all__ = ["phantom"]
@@ -46,6 +46,7 @@ def phantom(*, out: Path, cases: int, split: Split, seed: int, size: int, file_f
         "seed": seed,
         "size": size,
         "format": file_format,
+        "phantom": PHANTOM_VERSION,
         "ddrsapc": ddrsapc.__version__,
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ddrsapc.data import Sample
 from ddrsapc.phantom.draws import check_arguments, draw_case, parameters_or_default, slice_of_item, whole_number
-from ddrsapc.phantom.parameters import PhantomParameters, Split
+from ddrsapc.phantom.parameters import PHANTOM_VERSION, PhantomParameters, Split
 from ddrsapc.phantom.render import render_slice
 
 __all__ = ["PhantomDataset"]
@@ -56,8 +56,8 @@ class PhantomDataset(Dataset[Sample]):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the arguments, by which a training run knows its data again."""
-        facts = (self.split, self.size, self.n, self.seed, self.calcium, self.parameters)
+        """A hash of the arguments and the phantom's version, by which a training run knows its data again."""
+        facts = (PHANTOM_VERSION, self.split, self.size, self.n, self.seed, self.calcium, self.parameters)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def __len__(self) -> int:

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-__all__ = ["SPLITS", "PhantomParameters", "Split"]
+__all__ = ["PHANTOM_VERSION", "SPLITS", "PhantomParameters", "Split"]
+
+PHANTOM_VERSION = 1
+"""Of what the code makes of parameters and seed: raised with every change of the bytes."""
 
 Split = Literal["train", "val", "test", "shifted"]
 SPLITS: tuple[Split, ...] = get_args(Split)

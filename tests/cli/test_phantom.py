@@ -146,6 +146,9 @@ def test_what_cannot_be_done(command, tmp_path):
     again = ["phantom", "--out", out, "--cases", 1, "--format", "npy"]
     assert failed(command(*again, "--size", 64), "has cases of other settings")
     assert failed(command(*again, "--size", SIZE, "--seed", 1), "has cases of other settings")
+    settings = json.loads((out / "phantom.json").read_text())
+    (out / "phantom.json").write_text(json.dumps({**settings, "phantom": 0}))
+    assert failed(command(*again, "--size", SIZE), "has cases of other settings")
     (out / "phantom.json").write_text("{")
     assert failed(command(*again, "--size", SIZE), "has cases of other settings")
     (out / "phantom.json").unlink()
