@@ -49,7 +49,7 @@ def draw_acquisition(parameters: PhantomParameters, rng: np.random.Generator) ->
         psf_sigma=rng.uniform(*p.psf_sigma),
         undershoot=undershoot if sharp < p.sharp_rate else 0.0,
         noise_sd=rng.uniform(*p.noise_sd),
-        noise_frequency=rng.uniform(*p.noise_frequency) * (1.25 if sharp < p.sharp_rate else 1.0),
+        noise_frequency=rng.uniform(*p.noise_frequency) * (p.sharp_noise if sharp < p.sharp_rate else 1.0),
         streak_sd=rng.uniform(*p.streak_sd),
         motion=motion if moving < p.motion_rate else 0.0,
         motion_angle=rng.uniform(0, 2 * math.pi),
