@@ -16,7 +16,7 @@ from ddrsapc.phantom.vessels import Arc, Ball, Deposit, Tube, aorta_curve
 
 __all__ = ["SITES", "draw_mimics"]
 
-SITES = (*("aortic wall", "aortic valve", "mitral annulus", "lymph node", "pericardium", "stent", "lead"),)
+SITES = ("aortic wall", "aortic valve", "mitral annulus", "lymph node", "pericardium", "stent", "lead")
 _MOST = 40
 _NODES = (
     (-46, 34, 48),
@@ -89,13 +89,13 @@ def _aortic_wall(
             radius = _wall_radius(anatomy, name, 30) * placement.scale
             length = min(rng.uniform(*p.aortic_wall_length), max(volume, 20) / 12, 0.9 * curve.length)
             arc = Arc(
-                curve,
-                rng.uniform(0, curve.length - length),
-                length,
-                radius - 1,
-                rng.uniform(*p.aortic_wall_thickness),
-                rng.uniform(0, 2 * math.pi),
-                min(rng.uniform(3, 30), max(volume, 20) / 12) / radius,
+                curve=curve,
+                start=rng.uniform(0, curve.length - length),
+                length=length,
+                radius=radius - 1,
+                thickness=rng.uniform(*p.aortic_wall_thickness),
+                middle=rng.uniform(0, 2 * math.pi),
+                span=min(rng.uniform(3, 30), max(volume, 20) / 12) / radius,
             )
         found.append(Deposit("aortic wall", 0, arc, draw_density(p, rng)))
         volume -= arc.volume
@@ -120,7 +120,13 @@ def _at_ostium(p: PhantomParameters, curve: Curve, rca: Curve, rng: np.random.Ge
     middle = nearest * curve.step + distance * math.sin(way)
     start = min(max(middle - length / 2, 0.0), curve.length - length)
     return Arc(
-        curve, start, length, radius - 0.5, rng.uniform(0.8, 2.0), angle + distance * math.cos(way) / radius, span
+        curve=curve,
+        start=start,
+        length=length,
+        radius=radius - 0.5,
+        thickness=rng.uniform(0.8, 2.0),
+        middle=angle + distance * math.cos(way) / radius,
+        span=span,
     )
 
 
@@ -156,9 +162,15 @@ def _mitral_annulus(p: PhantomParameters, lcx: Curve, placement: Placement, rng:
         if volume < 5 and found:
             break
         length = min(rng.uniform(*p.mitral_annulus_length), max(volume, 20) / 10, 0.9 * curve.length)
-        arc = Arc(curve, rng.uniform(0, curve.length - length), length, rng.uniform(0.3, 2.0),
-                  rng.uniform(*p.mitral_annulus_thickness),
-                  rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(120, 300)))  # fmt: skip
+        arc = Arc(
+            curve=curve,
+            start=rng.uniform(0, curve.length - length),
+            length=length,
+            radius=rng.uniform(0.3, 2.0),
+            thickness=rng.uniform(*p.mitral_annulus_thickness),
+            middle=rng.uniform(0, 2 * math.pi),
+            span=math.radians(rng.uniform(120, 300)),
+        )
         found.append(Deposit("mitral annulus", 0, arc, draw_density(p, rng)))
         volume -= arc.volume
     return found
@@ -201,7 +213,10 @@ def _stent(p: PhantomParameters, courses: Mapping[str, Curve], rng: np.random.Ge
     curve = courses[("LAD", "LCX", "RCA")[int(3 * rng.random())]]
     length = min(rng.uniform(*p.stent_length), 0.8 * curve.length)
     start = rng.uniform(0, 0.6) * (curve.length - length)
-    arc = Arc(curve, start, length, rng.uniform(*p.lumen_radius), p.stent_thickness, 0.0, 2 * math.pi)
+    radius = rng.uniform(*p.lumen_radius)
+    arc = Arc(
+        curve=curve, start=start, length=length, radius=radius, thickness=p.stent_thickness, middle=0, span=2 * math.pi
+    )
     return Deposit("stent", 0, arc, p.metal_density)
 
 
