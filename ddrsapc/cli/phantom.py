@@ -29,7 +29,7 @@ _SETTINGS = "phantom.json"
 @click.option(
     "--format", "file_format", type=click.Choice(FORMATS), default="nifti", show_default=True, help="Of the scans."
 )
-@click.option("--density", is_flag=True, help="Write the density maps too, in OUT/truth; they are large.")
+@click.option("--density", is_flag=True, help="Write the density maps too, in OUT/truth; large as npy.")
 def phantom(*, out: Path, cases: int, split: Split, seed: int, size: int, file_format: Format, density: bool) -> None:
     """Write simulated non-contrast cardiac CT scans, the calcium's labels and the exact truth.
 

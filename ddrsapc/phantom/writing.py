@@ -47,7 +47,7 @@ def write_case(case: PhantomCase, folder: Path, file_format: Format, *, density:
         case: to write.
         folder: gets `images`, `labels` and `truth`.
         file_format: "nifti", "dicom" or "npy".
-        density: write the density map too, float32 mg/ml, as NIfTI or `.npy`; it takes more room than the image.
+        density: write the density map too, float32 mg/ml, as NIfTI or as `.npy`, which is twice the image's size.
 
     Raises:
         ValueError: for another format.
