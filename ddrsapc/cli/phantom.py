@@ -10,7 +10,7 @@ import click
 import ddrsapc
 from ddrsapc.files import write_atomically
 from ddrsapc.phantom import draw_case, make_case
-from ddrsapc.phantom.parameters import SPLITS, Split
+from ddrsapc.phantom.parameters import PHANTOM_VERSION, SPLITS, Split
 from ddrsapc.phantom.writing import FORMATS, Format, is_written, write_case
 
 __all__ = ["phantom"]
@@ -29,11 +29,13 @@ _SETTINGS = "phantom.json"
 @click.option(
     "--format", "file_format", type=click.Choice(FORMATS), default="nifti", show_default=True, help="Of the scans."
 )
-def phantom(*, out: Path, cases: int, split: Split, seed: int, size: int, file_format: Format) -> None:
+@click.option("--density", is_flag=True, help="Write the density maps too, in OUT/truth; large as npy.")
+def phantom(*, out: Path, cases: int, split: Split, seed: int, size: int, file_format: Format, density: bool) -> None:
     """Write simulated non-contrast cardiac CT scans, the calcium's labels and the exact truth.
 
     OUT/images and OUT/labels have a file each per case (DICOM: a folder of images), as training reads them,
-    OUT/truth what was drawn. The same command again goes on where it stopped; more --cases add to what is there.
+    OUT/truth what was drawn: every lesion, and all else that is as bright. The same command again goes on where it
+    stopped; more --cases add to what is there.
 
     \b
       ddrsapc phantom --out data/train --cases 100 --format npy
@@ -44,17 +46,18 @@ def phantom(*, out: Path, cases: int, split: Split, seed: int, size: int, file_f
         "seed": seed,
         "size": size,
         "format": file_format,
+        "phantom": PHANTOM_VERSION,
         "ddrsapc": ddrsapc.__version__,
     }
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, settings)
     for index in range(cases):
         name = draw_case(seed, index, split=split, size=size).name
-        if is_written(name, out, file_format):
+        if is_written(name, out, file_format, density=density):
             click.echo(f"{name}: done already")
             continue
         case = make_case(seed, index, split=split, size=size)
-        write_case(case, out, file_format)
+        write_case(case, out, file_format, density=density)
         click.echo(f"{name}: {len(case.draw.lesions)} lesions, {case.mass_mg:.1f} mg of coronary calcium")
 
 

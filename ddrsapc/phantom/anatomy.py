@@ -20,7 +20,7 @@ MIDLINE = -21.0
 """x of spine and sternum: the heart's centroid is left of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Anatomy:
     """What is drawn once per case. Lengths are in the frame's mm, values in HU."""
 
@@ -80,15 +80,15 @@ def draw_anatomy(parameters: PhantomParameters, rng: np.random.Generator) -> Ana
     }
     has_gas, has_air = rng.random(2)
     return Anatomy(
-        structures,
-        body,
-        muscle,
-        cavity,
-        tuple(ribs),
-        values,
-        _lung_vessels(rng),
-        bool(rng.random() < 0.8),
-        (rng.uniform(8, 22) * float(has_gas < 0.6), rng.uniform(1.5, 3.5) * float(has_air < 0.35)),
+        structures=structures,
+        body=body,
+        muscle=muscle,
+        cavity=cavity,
+        ribs=tuple(ribs),
+        values=values,
+        vessels=_lung_vessels(rng),
+        has_table=bool(rng.random() < 0.8),
+        gas=(rng.uniform(8, 22) * float(has_gas < 0.6), rng.uniform(1.5, 3.5) * float(has_air < 0.35)),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 
 import torch
 from torch.utils.data import Dataset
 
 from ddrsapc.data import Sample
-from ddrsapc.phantom.draws import check_arguments, draw_case, slice_of_item
-from ddrsapc.phantom.parameters import PhantomParameters, Split
+from ddrsapc.phantom.draws import check_arguments, draw_case, parameters_or_default, slice_of_item, whole_number
+from ddrsapc.phantom.parameters import PHANTOM_VERSION, PhantomParameters, Split
 from ddrsapc.phantom.render import render_slice
 
 __all__ = ["PhantomDataset"]
@@ -46,27 +47,30 @@ class PhantomDataset(Dataset[Sample]):
         calcium: float = 0.7,
         parameters: PhantomParameters | None = None,
     ) -> None:
-        check_arguments(seed, 0, split, size)
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
+        seed, _, size = check_arguments(seed, 0, split, size)
+        n = whole_number("n", n, 1)
         if isinstance(calcium, bool) or not isinstance(calcium, int | float) or not 0 <= calcium <= 1:
             raise ValueError(f"calcium must be between 0 and 1, got {calcium!r}")
         self.split, self.size, self.n, self.seed, self.calcium = split, size, n, seed, calcium
-        self.parameters = parameters or PhantomParameters()
+        self.parameters = parameters_or_default(parameters)
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the arguments, by which a training run knows its data again."""
-        facts = (self.split, self.size, self.n, self.seed, self.calcium, self.parameters)
+        """A hash of the arguments and the phantom's version, by which a training run knows its data again."""
+        facts = (PHANTOM_VERSION, self.split, self.size, self.n, self.seed, self.calcium, self.parameters)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def __len__(self) -> int:
         return self.n
 
     def __getitem__(self, index: int) -> Sample:
+        try:
+            index = operator.index(index)
+        except TypeError as error:
+            raise TypeError(f"items are numbered by whole numbers, got {index!r}") from error
         if not -self.n <= index < self.n:
             raise IndexError(f"item {index} of {self.n}")
-        draw = draw_case(self.seed, int(index) % self.n, split=self.split, size=self.size, parameters=self.parameters)
+        draw = draw_case(self.seed, index % self.n, split=self.split, size=self.size, parameters=self.parameters)
         z = slice_of_item(draw, self.calcium)
         rendered = render_slice(draw, z)
         return Sample(torch.from_numpy(rendered.hu), torch.from_numpy(rendered.labels), f"{draw.name}[{z}]")

@@ -15,7 +15,7 @@ _INTERCEPT = -1024
 
 
 def slice_dataset(case: PhantomCase, z: int) -> FileDataset:
-    """CT Image Storage of a slice; the identifiers are the same in every run, the dates empty."""
+    """CT Image Storage of a slice; identifiers are those of the image, the same in every run, dates empty."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = CTImageStorage
@@ -49,4 +49,4 @@ def slice_dataset(case: PhantomCase, z: int) -> FileDataset:
 
 
 def _uid(case: PhantomCase, *parts: object) -> UID:
-    return generate_uid(entropy_srcs=["ddrsapc phantom", case.name, *map(str, case.hu.shape), *map(str, parts)])
+    return generate_uid(entropy_srcs=["ddrsapc phantom", case.name, case.digest, *map(str, parts)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from ddrsapc.phantom.placement import Placement, draw_placement
 from ddrsapc.phantom.tubes import Curve
 from ddrsapc.phantom.vessels import Deposit, draw_courses
 
-__all__ = ["CaseDraw", "check_arguments", "draw_case", "slice_of_item"]
+__all__ = ["CaseDraw", "check_arguments", "draw_case", "parameters_or_default", "slice_of_item", "whole_number"]
 
 MIN_SIZE = 32
 _SLICE_KEY = 900  # of the stream that chooses a slice
@@ -60,8 +62,8 @@ def draw_case(
     parameters: PhantomParameters | None = None,
 ) -> CaseDraw:
     """Draw a case without rendering it; the arguments are those of `make_case`."""
-    check_arguments(seed, index, split, size)
-    parameters = parameters or PhantomParameters()
+    seed, index, size = check_arguments(seed, index, split, size)
+    parameters = parameters_or_default(parameters)
     if split == "shifted":
         parameters = parameters.shifted()
     streams = [np.random.Generator(np.random.PCG64(child)) for child in _sequence(seed, index, split).spawn(6)]
@@ -98,14 +100,38 @@ def _sequence(seed: int, index: int, split: Split, *key: int) -> np.random.SeedS
     return np.random.SeedSequence((seed, SPLITS.index(split), index), spawn_key=key)
 
 
-def check_arguments(seed: int, index: int, split: str, size: int) -> None:
-    """Refuse arguments of `make_case` that are out of their ranges.
+def check_arguments(seed: int, index: int, split: str, size: int) -> tuple[int, int, int]:
+    """Seed, index and size as plain numbers; arguments of `make_case` that are out of their ranges are refused.
 
     Raises:
         ValueError: naming the argument.
     """
-    for name, value, least in (("seed", seed, 0), ("index", index, 0), ("size", size, MIN_SIZE)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    return whole_number("seed", seed, 0), whole_number("index", index, 0), whole_number("size", size, MIN_SIZE)
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """A whole number, NumPy's and torch's included, as an int.
+
+    Raises:
+        ValueError: for anything else, or below `least`.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return number
+
+
+def parameters_or_default(parameters: PhantomParameters | None) -> PhantomParameters:
+    """The defaults for None.
+
+    Raises:
+        ValueError: for anything but `PhantomParameters`.
+    """
+    if parameters is not None and not isinstance(parameters, PhantomParameters):
+        raise ValueError(f"parameters must be PhantomParameters or None, got {parameters!r}")
+    return PhantomParameters() if parameters is None else parameters

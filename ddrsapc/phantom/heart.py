@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ddrsapc.phantom.anatomy import MIDLINE, Anatomy
 from ddrsapc.phantom.canvas import Canvas, soft
 from ddrsapc.phantom.fields import enlarged
 from ddrsapc.phantom.frame import Ellipse
+from ddrsapc.phantom.placement import Placement
 from ddrsapc.phantom.tubes import Curve
 
 __all__ = ["paint_heart"]
 
 _FAT_GRAIN = 11  # HU
+_COARSE = 4  # pixels between the places whose distance from an artery is found
 
 
 def paint_heart(canvas: Canvas, anatomy: Anatomy, courses: dict[str, Curve], scan_z: float) -> None:
@@ -104,11 +107,8 @@ def _paint_great_vessels(canvas: Canvas, anatomy: Anatomy) -> None:
 
 
 def _paint_groove(canvas: Canvas, anatomy: Anatomy, curve: Curve, *, scan_z: float, radius: float) -> None:
-    """Paint fat within `radius` mm of a curve and outwards from it to the heart's surface, where it runs in a groove.
-
-    The distance is found on a coarse grid and enlarged.
-    """
-    placement, coarse = canvas.placement, 4
+    """Paint fat within `radius` mm of a curve and outwards from it to the heart's surface: the artery's groove."""
+    placement = canvas.placement
     points = curve.points[::3]
     points = points[np.abs(points[:, 2] - scan_z) < radius]
     heart = anatomy.structures["heart"].at(canvas.z)
@@ -119,26 +119,14 @@ def _paint_groove(canvas: Canvas, anatomy: Anatomy, curve: Curve, *, scan_z: flo
     outwards /= np.sqrt((outwards * outwards).sum(1))[:, None]
     moved = points.copy()
     moved[:, :2] += 0.8 * radius * outwards
-    points = np.concatenate([points, moved])
-    pixel, centre = placement.pixel_mm, (placement.size - 1) / 2
-    reach = radius + 3
-    low, high = points[:, :2].min(0) - reach, points[:, :2].max(0) + reach
-    left, top = (math.floor(value / pixel + centre) for value in low)
-    count = math.ceil(max(high - low) / pixel / coarse) + 2
-    size = (count - 1) * coarse + 1
-    y = (top + coarse * np.arange(count) - centre) * pixel
-    x = (left + coarse * np.arange(count) - centre) * pixel
-    square = (
-        (y[:, None, None] - points[:, 1]) ** 2 + (x[None, :, None] - points[:, 0]) ** 2 + (points[:, 2] - scan_z) ** 2
-    )  # (count, count, points)
-    distance = np.sqrt(square)
-    groove = enlarged((radius - distance.min(2)).astype(np.float32), size)  # (size, size)
+    top, left, distance = _distances(placement, np.concatenate([points, moved]), scan_z, radius + 3)
+    groove = enlarged((radius - distance.min(2)).astype(np.float32), (len(distance) - 1) * _COARSE + 1)  # (size, size)
     found = canvas.depth(heart.grown(10))
     if found is None:
         return
     (rows, columns), depth = found
-    rows_in = slice(max(top, rows.start), min(top + size, rows.stop))
-    columns_in = slice(max(left, columns.start), min(left + size, columns.stop))
+    rows_in = slice(max(top, rows.start), min(top + len(groove), rows.stop))
+    columns_in = slice(max(left, columns.start), min(left + len(groove), columns.stop))
     if rows_in.start >= rows_in.stop or columns_in.start >= columns_in.stop:
         return
     box, part = (rows_in, columns_in), (_within(rows_in, top), _within(columns_in, left))
@@ -146,8 +134,24 @@ def _paint_groove(canvas: Canvas, anatomy: Anatomy, curve: Curve, *, scan_z: flo
     cover = soft(groove[part], 3.0)
     cover *= soft(depth[_within(rows_in, rows.start), _within(columns_in, columns.start)] - np.float32(8), 2.0)
     canvas.paint(box, cover, np.minimum(fat, canvas.hu[box]))  # lung stays lung
-    sheath = enlarged((0.65 * radius - distance[..., : len(moved)].min(2)).astype(np.float32), size)
+    sheath = enlarged((0.65 * radius - distance[..., : len(moved)].min(2)).astype(np.float32), len(groove))
     canvas.paint(box, soft(sheath[part], 2.0), fat)  # but for what is next to the artery
+
+
+def _distances(
+    placement: Placement, points: NDArray[np.float64], scan_z: float, reach: float
+) -> tuple[int, int, NDArray[np.float64]]:
+    """Top row, left column and the distances (n, n, points) in mm of every `_COARSE`th pixel within reach of points."""
+    pixel, centre = placement.pixel_mm, (placement.size - 1) / 2
+    low, high = points[:, :2].min(0) - reach, points[:, :2].max(0) + reach
+    left, top = (math.floor(value / pixel + centre) for value in low)
+    count = math.ceil(max(high - low) / pixel / _COARSE) + 2
+    y = (top + _COARSE * np.arange(count) - centre) * pixel
+    x = (left + _COARSE * np.arange(count) - centre) * pixel
+    square = (
+        (y[:, None, None] - points[:, 1]) ** 2 + (x[None, :, None] - points[:, 0]) ** 2 + (points[:, 2] - scan_z) ** 2
+    )  # (n, n, points)
+    return top, left, np.sqrt(square)
 
 
 def _within(part: slice, start: int) -> slice:

@@ -49,7 +49,7 @@ def draw_acquisition(parameters: PhantomParameters, rng: np.random.Generator) ->
         psf_sigma=rng.uniform(*p.psf_sigma),
         undershoot=undershoot if sharp < p.sharp_rate else 0.0,
         noise_sd=rng.uniform(*p.noise_sd),
-        noise_frequency=rng.uniform(*p.noise_frequency) * (1.25 if sharp < p.sharp_rate else 1.0),
+        noise_frequency=rng.uniform(*p.noise_frequency) * (p.sharp_noise if sharp < p.sharp_rate else 1.0),
         streak_sd=rng.uniform(*p.streak_sd),
         motion=motion if moving < p.motion_rate else 0.0,
         motion_angle=rng.uniform(0, 2 * math.pi),
@@ -96,24 +96,21 @@ def _gaussian(image: Array, sigma: float) -> Array:
     taps = _taps(round(sigma, 6))
     far = len(taps) - 1
     for axis in (0, 1):
-        size = image.shape[axis]
         padded = np.pad(image, [(far, far) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
-        part = [slice(None), slice(None)]
-
-        def shifted(
-            by: int, axis: int = axis, size: int = size, part: list[slice] = part, source: Array = padded
-        ) -> Array:
-            part[axis] = slice(far + by, far + by + size)
-            return source[tuple(part)]
-
-        result = shifted(0) * image.dtype.type(taps[0])
+        result = _part(padded, axis, far, image.shape) * image.dtype.type(taps[0])
         both = np.empty_like(result)
         for by, tap in enumerate(taps[1:], 1):
-            np.add(shifted(-by), shifted(by), out=both)
+            np.add(_part(padded, axis, far - by, image.shape), _part(padded, axis, far + by, image.shape), out=both)
             both *= image.dtype.type(tap)
             result += both
         image = result
     return image
+
+
+def _part(padded: Array, axis: int, start: int, shape: tuple[int, ...]) -> Array:
+    """The part of this shape that begins at `start` along an axis, and at 0 along the other."""
+    rows, columns = (slice(start, start + shape[a]) if a == axis else slice(None) for a in (0, 1))
+    return padded[rows, columns]
 
 
 def noise_kernel(parameters: PhantomParameters, acquisition: Acquisition, pixel_mm: float) -> NDArray[np.int16]:

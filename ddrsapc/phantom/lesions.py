@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ddrsapc.phantom.parameters import PhantomParameters
-from ddrsapc.phantom.tubes import Curve
+from ddrsapc.phantom.tubes import Curve, arc_volume
 from ddrsapc.phantom.vessels import Arc, Deposit
 
 __all__ = ["LABELS", "draw_density", "draw_lesions", "draw_volume", "vessel_rates"]
@@ -80,17 +80,19 @@ def _fill_vessel(
         thickness = low + (high - low) * (1 - (1 - burden) * rng.random())
         span = math.radians(rng.uniform(*parameters.arc))
         length = math.exp(rng.uniform(math.log(parameters.length[0]), math.log(parameters.length[1])))
-        per_mm = Arc(curve, 0, 1, radius, thickness, 0, span).volume
+        per_mm = arc_volume(length=1, radius=radius, thickness=thickness, span=span)
         if volume < per_mm * parameters.length[0]:  # a small rest, or a small lesion: a thinner, narrower arc
             thickness, length = low, parameters.length[0]
-            span = max(min(span, volume / (Arc(curve, 0, length, radius, thickness, 0, 1).volume)), 0.6)
+            per_radian = arc_volume(length=length, radius=radius, thickness=thickness, span=1)
+            span = max(min(span, volume / per_radian), 0.6)
         else:
             length = min(length, volume / per_mm)
         place = _free_place(taken, length, math.ceil(parameters.length[0]), rng)
         if place is None:
             break
         row, start, length = place
-        arc = Arc(curve, start, length, radius, thickness, side + math.pi * row + rng.uniform(-0.15, 0.15), span)
+        middle = side + math.pi * row + rng.uniform(-0.15, 0.15)
+        arc = Arc(curve=curve, start=start, length=length, radius=radius, thickness=thickness, middle=middle, span=span)
         deposits.append(Deposit(name, LABELS[name], arc, draw_density(parameters, rng)))
         volume -= arc.volume
     return deposits

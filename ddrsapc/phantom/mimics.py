@@ -16,8 +16,7 @@ from ddrsapc.phantom.vessels import Arc, Ball, Deposit, Tube, aorta_curve
 
 __all__ = ["SITES", "draw_mimics"]
 
-SITES = (*("aortic wall", "aortic valve", "mitral annulus", "lymph node", "pericardium", "stent", "lead"),)
-_METAL = 1500.0  # mg/ml: about 2100 HU
+SITES = ("aortic wall", "aortic valve", "mitral annulus", "lymph node", "pericardium", "stent", "lead")
 _MOST = 40
 _NODES = (
     (-46, 34, 48),
@@ -66,7 +65,7 @@ def draw_mimics(
         ]
         points_moved = np.array(points, float) + rng.uniform(-3, 3, (len(points), 3))
         curve = smooth_curve(placement.to_scan(points_moved))
-        found.append(Deposit("lead", 0, Tube(curve, rng.uniform(0.7, 1.1)), 2 * _METAL))
+        found.append(Deposit("lead", 0, Tube(curve, rng.uniform(*p.lead_radius)), 2 * p.metal_density))
     return tuple(found)
 
 
@@ -83,20 +82,20 @@ def _aortic_wall(
         if volume < 5 and found:
             break
         if rng.random() < p.ostium_rate:
-            arc = _at_ostium(curves["aorta"], rca, rng)
+            arc = _at_ostium(p, curves["aorta"], rca, rng)
         else:
             name = "aorta" if rng.random() < 0.35 else "descending_aorta"
             curve = curves[name]
             radius = _wall_radius(anatomy, name, 30) * placement.scale
-            length = min(rng.uniform(3, 25), max(volume, 20) / 12, 0.9 * curve.length)
+            length = min(rng.uniform(*p.aortic_wall_length), max(volume, 20) / 12, 0.9 * curve.length)
             arc = Arc(
-                curve,
-                rng.uniform(0, curve.length - length),
-                length,
-                radius - 1,
-                rng.uniform(0.8, 2.5),
-                rng.uniform(0, 2 * math.pi),
-                min(rng.uniform(3, 30), max(volume, 20) / 12) / radius,
+                curve=curve,
+                start=rng.uniform(0, curve.length - length),
+                length=length,
+                radius=radius - 1,
+                thickness=rng.uniform(*p.aortic_wall_thickness),
+                middle=rng.uniform(0, 2 * math.pi),
+                span=min(rng.uniform(3, 30), max(volume, 20) / 12) / radius,
             )
         found.append(Deposit("aortic wall", 0, arc, draw_density(p, rng)))
         volume -= arc.volume
@@ -109,19 +108,25 @@ def _wall_radius(anatomy: Anatomy, name: str, z: float) -> float:
     return (ellipse.a + ellipse.b) / 2 if ellipse is not None else 13.0
 
 
-def _at_ostium(curve: Curve, rca: Curve, rng: np.random.Generator) -> Arc:
-    """A small arc of the aortic wall whose middle is 3 to 8 mm from the right coronary artery's ostium."""
+def _at_ostium(p: PhantomParameters, curve: Curve, rca: Curve, rng: np.random.Generator) -> Arc:
+    """A small arc of the aortic wall whose middle is some mm from the right coronary artery's ostium."""
     ostium = rca.points[0]
     nearest = int(((curve.points - ostium) ** 2).sum(1).argmin())
     spoke = ostium - curve.points[nearest]
     angle = math.atan2(float(spoke @ curve.across[1][nearest]), float(spoke @ curve.across[0][nearest]))
     radius = math.sqrt(float(spoke @ spoke))  # through the ostium, whatever the wall's own radius
-    distance, way = rng.uniform(3, 8), rng.uniform(0, math.pi)  # upwards: the curve ends below
+    distance, way = rng.uniform(*p.ostium_distance), rng.uniform(0, math.pi)  # upwards: the curve ends below
     length, span = rng.uniform(2, 4), rng.uniform(2, 4) / radius
     middle = nearest * curve.step + distance * math.sin(way)
     start = min(max(middle - length / 2, 0.0), curve.length - length)
     return Arc(
-        curve, start, length, radius - 0.5, rng.uniform(0.8, 2.0), angle + distance * math.cos(way) / radius, span
+        curve=curve,
+        start=start,
+        length=length,
+        radius=radius - 0.5,
+        thickness=rng.uniform(0.8, 2.0),
+        middle=angle + distance * math.cos(way) / radius,
+        span=span,
     )
 
 
@@ -137,7 +142,7 @@ def _aortic_valve(
             break
         angle, part = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.85)
         place = (ellipse.x + part * ellipse.a * math.cos(angle), ellipse.y + part * ellipse.b * math.sin(angle), z)
-        size = min(rng.uniform(1.0, 4.0), max(volume, 10) ** (1 / 3) * 0.6)
+        size = min(rng.uniform(*p.aortic_valve_size), max(volume, 10) ** (1 / 3) * 0.6)
         half = (size * rng.uniform(0.6, 1.3), size * rng.uniform(0.6, 1.3), size * rng.uniform(0.6, 1.0))
         found.append(_ball("aortic valve", placement, place, half, draw_density(p, rng)))
         volume -= found[-1].volume_mm3
@@ -145,20 +150,27 @@ def _aortic_valve(
 
 
 def _mitral_annulus(p: PhantomParameters, lcx: Curve, placement: Placement, rng: np.random.Generator) -> list[Deposit]:
-    """Along the groove of the LCX, moved by 5 to 12 mm towards the ventricle's middle."""
+    """Along the groove of the LCX, moved some mm towards the ventricle's middle."""
     target = placement.to_scan(np.array([[20.0, 14.0, 4.0]]))[0]
     part = lcx.points[int(0.35 * len(lcx.points)) : int(0.95 * len(lcx.points))]
     inwards = target - part
     inwards /= np.sqrt((inwards * inwards).sum(1))[:, None]
-    curve = smooth_curve((part + inwards * rng.uniform(5, 12))[::6])
+    curve = smooth_curve((part + inwards * rng.uniform(*p.mitral_annulus_distance))[::6])
     volume = draw_volume(p, "mitral_annulus", rng)
     found: list[Deposit] = []
     for _ in range(_MOST):
         if volume < 5 and found:
             break
-        length = min(rng.uniform(3, 20), max(volume, 20) / 10, 0.9 * curve.length)
-        arc = Arc(curve, rng.uniform(0, curve.length - length), length, rng.uniform(0.3, 2.0), rng.uniform(1, 2.5),
-                  rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(120, 300)))  # fmt: skip
+        length = min(rng.uniform(*p.mitral_annulus_length), max(volume, 20) / 10, 0.9 * curve.length)
+        arc = Arc(
+            curve=curve,
+            start=rng.uniform(0, curve.length - length),
+            length=length,
+            radius=rng.uniform(0.3, 2.0),
+            thickness=rng.uniform(*p.mitral_annulus_thickness),
+            middle=rng.uniform(0, 2 * math.pi),
+            span=math.radians(rng.uniform(120, 300)),
+        )
         found.append(Deposit("mitral annulus", 0, arc, draw_density(p, rng)))
         volume -= arc.volume
     return found
@@ -168,7 +180,7 @@ def _lymph_nodes(p: PhantomParameters, placement: Placement, rng: np.random.Gene
     found = []
     for _ in range(1 + int(4 * rng.random())):
         place = np.array(_NODES[int(len(_NODES) * rng.random())], float) + rng.uniform(-5, 5, 3)
-        size = rng.uniform(1.2, 4.5)
+        size = rng.uniform(*p.lymph_node_size)
         half = (size * rng.uniform(0.7, 1.3), size, size * rng.uniform(0.7, 1.3))
         found.append(_ball("lymph node", placement, tuple(place), half, draw_density(p, rng)))
     return found
@@ -193,16 +205,19 @@ def _pericardium(
             axis=1,
         )
         curve = smooth_curve(placement.to_scan(points))
-        found.append(Deposit("pericardium", 0, Tube(curve, rng.uniform(0.8, 1.8)), draw_density(p, rng)))
+        found.append(Deposit("pericardium", 0, Tube(curve, rng.uniform(*p.pericardium_radius)), draw_density(p, rng)))
     return found
 
 
 def _stent(p: PhantomParameters, courses: Mapping[str, Curve], rng: np.random.Generator) -> Deposit:
     curve = courses[("LAD", "LCX", "RCA")[int(3 * rng.random())]]
-    length = min(rng.uniform(12, 24), 0.8 * curve.length)
+    length = min(rng.uniform(*p.stent_length), 0.8 * curve.length)
     start = rng.uniform(0, 0.6) * (curve.length - length)
-    arc = Arc(curve, start, length, rng.uniform(*p.lumen_radius), 0.3, 0.0, 2 * math.pi)
-    return Deposit("stent", 0, arc, _METAL)
+    radius = rng.uniform(*p.lumen_radius)
+    arc = Arc(
+        curve=curve, start=start, length=length, radius=radius, thickness=p.stent_thickness, middle=0, span=2 * math.pi
+    )
+    return Deposit("stent", 0, arc, p.metal_density)
 
 
 def _ball(

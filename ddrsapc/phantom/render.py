@@ -16,6 +16,7 @@ from ddrsapc.phantom.draws import CaseDraw
 from ddrsapc.phantom.fields import enlarged, texture
 from ddrsapc.phantom.heart import paint_heart
 from ddrsapc.phantom.imaging import Acquisition, blurred, noise_field, noise_kernel, reach
+from ddrsapc.phantom.parameters import PhantomParameters
 from ddrsapc.phantom.placement import Placement
 from ddrsapc.phantom.streaks import streaks
 from ddrsapc.phantom.tubes import Cloud, Curve, tube_cloud
@@ -46,7 +47,7 @@ class RenderedSlice:
     labels: NDArray[np.uint8]
     """(H, W): 0 none, 1 LAD with LM, 2 LCX, 3 RCA."""
     density: NDArray[np.float32]
-    """(H, W) mg/ml of coronary calcium, without noise."""
+    """(H, W) mg/ml of coronary calcium, without noise; slightly negative around lesions under a sharp kernel."""
 
 
 def render_slice(draw: CaseDraw, z: int, *, clouds: Sequence[Cloud] | None = None) -> RenderedSlice:
@@ -75,19 +76,20 @@ def render_slice(draw: CaseDraw, z: int, *, clouds: Sequence[Cloud] | None = Non
         hu += streaks(hu, acquisition.streak_sd, rng)
     kernel = noise_kernel(parameters, acquisition, place.pixel_mm)
     noise = noise_field(place.size, kernel, rng)
-    noise *= _noise_level(place, acquisition.noise_sd)
+    noise *= _noise_level(place, acquisition.noise_sd, parameters)
     hu += noise
     whole = np.clip(np.rint(hu), AIR, MAX_HU).astype(np.int16)
     return RenderedSlice(whole, *_truth(whole, coronary, draw))
 
 
-def _noise_level(place: Placement, sd: float) -> NDArray[np.float32]:
+def _noise_level(place: Placement, sd: float, parameters: PhantomParameters) -> NDArray[np.float32]:
     """The noise's SD (H, W): highest in the middle of the patient."""
     middle = (place.size - 1) / 2
-    off = (2 * ((np.arange(place.size) - middle) * place.pixel_mm / 220) ** 2).astype(np.float32)
+    off = (2 * ((np.arange(place.size) - middle) * place.pixel_mm / parameters.noise_width) ** 2).astype(np.float32)
     level = np.add.outer(off, off + np.float32(1))
-    np.divide(np.float32(0.28 * sd), level, out=level)
-    level += np.float32(0.72 * sd)
+    peak = round(1 - parameters.noise_floor, 9)
+    np.divide(np.float32(peak * sd), level, out=level)
+    level += np.float32(parameters.noise_floor * sd)
     return level
 
 
@@ -130,13 +132,14 @@ def _add_lung_vessels(canvas: Canvas, draw: CaseDraw, scan_z: float) -> None:
 
 def _add_arteries(canvas: Canvas, draw: CaseDraw, scan_z: float) -> None:
     """The coronary arteries, walls and all, in their fat."""
-    place = draw.placement
+    place, p = draw.placement, draw.parameters
     step = min(place.pixel_mm * 0.7, 0.6)
+    reach_mm = max(p.lm_radius, p.proximal_radius, p.distal_radius) + 0.5
     for name, curve in draw.courses.items():
-        proximal, distal = (3.0, 3.0) if name == "LM" else (2.6, 1.3)
+        proximal, distal = (p.lm_radius, p.lm_radius) if name == "LM" else (p.proximal_radius, p.distal_radius)
         along = np.linspace(0, 1, len(curve.points))
         radii = (proximal + (distal - proximal) * along) * place.scale
-        near = np.flatnonzero(np.abs(curve.points[:, 2] - scan_z) < place.slice_mm / 2 + 3.5)
+        near = np.flatnonzero(np.abs(curve.points[:, 2] - scan_z) < place.slice_mm / 2 + reach_mm)
         if not len(near):
             continue
         cut = slice(int(near[0]), int(near[-1]) + 1)

@@ -1,8 +1,8 @@
 """Curves in space, and clouds of points with volumes that fill tubes and arcs along them.
 
 A cloud is how small things are rasterised: every point gives its volume to the voxel that it lies in. That is the
-average over the voxel's box (pixel and slice profile), with 3 or more points per pixel along each axis, and it keeps
-the volume to the last digit.
+average over the voxel's box (pixel and slice profile), and it keeps the volume to the last digit. Per pixel and axis
+there are 2.5 points or more for deposits, 1.4 for the arteries, fewer for the vessels of the lung: these have grain.
 """
 
 from __future__ import annotations

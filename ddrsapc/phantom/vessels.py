@@ -66,17 +66,24 @@ class Shape(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Arc:
     """A shell outside a vessel's lumen, along a part of it; see `arc_cloud`."""
 
     curve: Curve
+    """The vessel's middle line."""
     start: float
+    """mm along the curve."""
     length: float
+    """mm along the curve."""
     radius: float
+    """Inner, mm."""
     thickness: float
+    """Largest, mm."""
     middle: float
+    """Angle around the curve, radians."""
     span: float
+    """Angle that it covers, radians."""
 
     @property
     def volume(self) -> float:
@@ -111,7 +118,9 @@ class Ball:
     """An ellipsoid along the scan's axes."""
 
     middle: tuple[float, float, float]
+    """x, y and z in mm of the scan."""
     half_axes: tuple[float, float, float]
+    """Along x, y and z, mm."""
 
     @property
     def volume(self) -> float:
@@ -134,7 +143,9 @@ class Tube:
     """A full tube along a whole curve."""
 
     curve: Curve
+    """Its middle line."""
     radius: float
+    """mm."""
 
     @property
     def volume(self) -> float:

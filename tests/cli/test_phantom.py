@@ -9,8 +9,8 @@ pytest.importorskip("scipy", reason="the extra phantom is not installed")
 
 from ddrsapc import ct
 from ddrsapc.data import SliceDataset, check_folder
-from ddrsapc.phantom import make_case
-from ddrsapc.phantom.writing import write_case
+from ddrsapc.phantom import PhantomParameters, draw_case, make_case
+from ddrsapc.phantom.writing import is_written, write_case
 from tests.cli.outcomes import failed
 
 SIZE = 32
@@ -41,7 +41,14 @@ def test_scans_are_read_back_equal_and_scored(command, tmp_path, case, file_form
     assert sum(lesion["mass_mg"] for lesion in truth["lesions"]) == pytest.approx(
         sum(item.mass_mg for item in case.draw.lesions)
     )
+    mimics = json.loads((out / "truth" / "train0c00000.json").read_text())["mimics"]
+    drawn = draw_case(0, 0, size=SIZE).mimics
+    assert drawn
+    assert [(item["site"], item["label"], item["mass_mg"]) for item in mimics] == [
+        (item.site, 0, item.mass_mg) for item in drawn
+    ]
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+    assert len(list((out / "truth").iterdir())) == 2  # no density map unless it is asked for
 
 
 def test_dicom_is_ct_image_storage(tmp_path, case):
@@ -56,6 +63,62 @@ def test_dicom_is_ct_image_storage(tmp_path, case):
     assert all(data.PatientID == case.name and data.KVP == 120 and data.SliceThickness == 3 for data in datasets)
     (info,) = ct.list_series(tmp_path / "images" / case.name)
     assert "simulated" in str(info)
+
+
+@pytest.mark.parametrize("file_format", ["nifti", "dicom", "npy"])
+def test_another_case_of_the_same_name_replaces_the_first(tmp_path, case, file_format):
+    other = make_case(0, 1, size=SIZE, parameters=PhantomParameters(contrast_rate=1.0))
+    assert other.name == case.name
+    write_case(case, tmp_path, file_format)
+    write_case(other, tmp_path, file_format)
+    image = next((tmp_path / "images").iterdir())
+    written = np.load(image) if file_format == "npy" else ct.read_volume(image).hu
+    assert np.array_equal(written, other.hu)
+    assert not np.array_equal(written, case.hu)
+    assert json.loads(next((tmp_path / "truth").iterdir()).read_text())["blood_hu"] > 100
+    assert len(list((tmp_path / "images").iterdir())) == 1  # nothing stays of the first
+
+
+@pytest.mark.parametrize("file_format", ["nifti", "npy"])
+def test_the_density_map_is_written_where_it_is_asked_for(command, tmp_path, case, file_format):
+    arguments = ["phantom", "--out", tmp_path, "--cases", 2, "--size", SIZE, "--format", file_format]
+    assert command(*arguments)[0] == 0
+    printed = command(*arguments, "--density")[1]
+    assert "done already" not in printed
+    path = tmp_path / "truth" / ("train0c00001_density" + {"nifti": ".nii.gz", "npy": ".npy"}[file_format])
+    if file_format == "npy":
+        written = np.load(path)
+    else:
+        image = pytest.importorskip("SimpleITK").ReadImage(str(path))
+        written = pytest.importorskip("SimpleITK").GetArrayFromImage(image)
+        assert image.GetSpacing() == pytest.approx(case.spacing[::-1])
+    assert written.dtype == np.float32
+    assert np.array_equal(written, case.density)
+    assert written.any()
+    assert command(*arguments, "--density")[1].count("done already") == 2
+    write_case(case, tmp_path, file_format)
+    assert not path.exists()  # it would be of another run
+
+
+def test_other_images_have_other_identifiers(case):
+    pytest.importorskip("pydicom")
+    from ddrsapc.phantom.dicom import slice_dataset  # noqa: PLC0415  # an extra
+
+    other = make_case(0, 1, size=SIZE, parameters=PhantomParameters(contrast_rate=1.0))
+    first, again, second = (slice_dataset(item, 3) for item in (case, make_case(0, 1, size=SIZE), other))
+    for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        assert first[name].value == again[name].value
+        assert first[name].value != second[name].value
+
+
+def test_a_failure_while_replacing_leaves_no_truth_of_other_images(tmp_path, case, monkeypatch):
+    write_case(case, tmp_path, "dicom")
+    monkeypatch.setattr("ddrsapc.phantom.dicom.generate_uid", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_case(case, tmp_path, "dicom")
+    assert not is_written(case.name, tmp_path, "dicom")
+    assert [path.name for path in (tmp_path / "images").iterdir()] == [case.name]
+    assert len(list((tmp_path / "images" / case.name).iterdir())) == 40
 
 
 def test_npy_is_what_training_reads_and_a_second_run_goes_on(command, tmp_path, case):
@@ -83,6 +146,9 @@ def test_what_cannot_be_done(command, tmp_path):
     again = ["phantom", "--out", out, "--cases", 1, "--format", "npy"]
     assert failed(command(*again, "--size", 64), "has cases of other settings")
     assert failed(command(*again, "--size", SIZE, "--seed", 1), "has cases of other settings")
+    settings = json.loads((out / "phantom.json").read_text())
+    (out / "phantom.json").write_text(json.dumps({**settings, "phantom": 0}))
+    assert failed(command(*again, "--size", SIZE), "has cases of other settings")
     (out / "phantom.json").write_text("{")
     assert failed(command(*again, "--size", SIZE), "has cases of other settings")
     (out / "phantom.json").unlink()

@@ -26,6 +26,20 @@ def test_the_spectrum_of_white_noise_is_flat(figures):
     assert spectrum == pytest.approx(1 / 8, rel=0.05)
 
 
+def test_patches_of_the_insert_are_plastic_and_each_of_its_own(figures):
+    patches = figures.simulated_insert()
+    assert patches.shape[1:] == (48, 48)
+    assert len({patch.tobytes() for patch in patches}) == len(patches) == 48
+    assert patches.max() < 75 + 6 * 21.6  # no calcium
+    assert patches.mean((1, 2)) == pytest.approx(75, abs=5)
+
+
+def test_blooming_grows_with_contrast(figures):
+    plain, contrasted = figures.blooming(3, size=96), figures.blooming(3, contrast_hu=300, size=96)
+    assert 1.2 < plain < 1.7  # of the coarse pixels too
+    assert contrasted > 1.4 * plain
+
+
 def test_a_page_without_real_scans(figures, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "SIMULATED", ((0, 0, 20),))
     monkeypatch.setattr(figures, "REPEATS", 1)

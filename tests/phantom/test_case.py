@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,13 @@ def test_the_density_map_has_the_true_mass(case):
     assert case.mass_mg == pytest.approx(sum(item.mass_mg for item in lesions), rel=0.01)
 
 
+def test_a_sharp_kernel_leaves_the_density_map_negative_around_lesions_and_the_mass_as_it_is():
+    sharp = replace(CALM, sharp_rate=1.0, undershoot=(0.35, 0.35))
+    case = make_case(3, 1, split="test", size=96, parameters=sharp)
+    assert -0.15 * case.density.max() < case.density.min() < -1
+    assert case.mass_mg == pytest.approx(sum(item.mass_mg for item in case.draw.lesions), rel=0.01)
+
+
 def test_labels_are_where_calcium_is_and_the_voxel_is_bright(case):
     labelled = case.labels > 0
     assert labelled.any()
@@ -76,12 +85,15 @@ def test_hard_negatives_are_bright_and_never_labelled():
     assert {item.site for item in case.draw.mimics} == {
         "aortic wall", "aortic valve", "mitral annulus", "lymph node", "pericardium", "stent", "lead",
     }  # fmt: skip
+    brightest = dict.fromkeys((item.site for item in case.draw.mimics), -1024)
     for item in case.draw.mimics:
         points = item.shape.cloud(0.5).points
         column, row, z = np.rint(np.linalg.inv(case.affine) @ np.c_[points, np.ones(len(points))].T).astype(int)[:3]
         inside = (np.minimum(row, column) >= 0) & (np.maximum(row, column) < 96) & (z >= 0) & (z < 40)
-        if item.site in {"lead", "aortic valve"} and inside.any():
-            assert case.hu[z[inside], row[inside], column[inside]].max() > 130
+        if inside.any():
+            hu = case.hu[z[inside], row[inside], column[inside]]
+            brightest[item.site] = max(brightest[item.site], int(hu.max()))
+    assert min(brightest.values()) > 130, brightest  # at every site, if not of its smallest piece
 
 
 def test_a_slice_alone_is_the_same_as_in_its_case(case):
@@ -101,6 +113,8 @@ def test_motion_smears_the_rca_alone():
         draws = [draw_case(1, index, parameters=p) for p in (moving, still)]
         if {1, 3} <= {item.label for item in draws[0].lesions}:
             break
+    else:
+        pytest.fail("no case has lesions of the RCA and of another vessel")
     extent = [[np.ptp(c.points[:, :2], axis=0).sum() for c in case_clouds(draw)] for draw in draws]
     for item, moved, rested in zip(draws[0].lesions, *extent, strict=False):
         assert (moved > rested + 1) == (item.label == 3)

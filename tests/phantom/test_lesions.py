@@ -8,6 +8,16 @@ from ddrsapc.phantom.lesions import LABELS, vessel_rates
 from ddrsapc.phantom.mimics import SITES
 
 PARAMETERS = PhantomParameters()
+VOLUMES = {
+    "LM": (199, 143),
+    "LAD": (235, 253),
+    "LCX": (221, 255),
+    "RCA": (633, 743),
+    "aortic wall": (1504, 2055),
+    "aortic valve": (896, 1110),
+    "mitral annulus": (775, 885),
+}
+"""Mean and SD of the volumes of the first 250 cases of `test`, mm3, as labelled; docs/phantom.md has them of 2000."""
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +46,24 @@ def test_rates_of_vessels(cases, positive):
     )
 
 
-def test_volumes_of_vessels_are_heavy_tailed_and_of_several_arcs(positive):
-    for name in LABELS:
-        mean, sd = getattr(PARAMETERS, f"{name.lower()}_volume")
-        volumes = np.array([
-            PARAMETERS.blooming * sum(item.volume_mm3 for item in case.lesions if item.site == name)
-            for case in positive
-            if any(item.site == name for item in case.lesions)
-        ])  # fmt: skip
-        # the longest tail has no room on a vessel: SDs are a little smaller
-        assert abs(volumes.mean() - mean) < 3 * sd / len(volumes) ** 0.5, (name, volumes.mean())
-        assert 0.4 * sd < volumes.std() < 1.8 * sd, (name, volumes.std())
-        assert np.median(volumes) < 0.8 * volumes.mean(), name
+@pytest.mark.parametrize("site", VOLUMES)
+def test_volumes_are_heavy_tailed_and_as_recorded(cases, site):
+    volumes = np.array([
+        PARAMETERS.blooming * sum(item.volume_mm3 for item in deposits if item.site == site)
+        for deposits in ((*case.lesions, *case.mimics) for case in cases)
+        if any(item.site == site for item in deposits)
+    ])  # fmt: skip
+    mean, sd = VOLUMES[site]
+    assert volumes.mean() == pytest.approx(mean, rel=0.25)
+    assert volumes.std() == pytest.approx(sd, rel=0.25)
+    assert np.median(volumes) < 0.8 * volumes.mean()
+    # the longest tail has no room: below what is published, but not far
+    published_mean, published_sd = getattr(PARAMETERS, f"{site.lower().replace(' ', '_')}_volume")
+    assert 0.8 * published_mean < volumes.mean() < 1.1 * published_mean
+    assert 0.5 * published_sd < volumes.std() < published_sd
+
+
+def test_much_calcium_is_several_arcs(positive):
     counts = [sum(item.site == "RCA" for item in case.lesions) for case in positive]
     assert np.mean([count > 1 for count in counts if count]) > 0.6
 
@@ -91,24 +107,34 @@ def test_hard_negatives(cases):
     assert {item.site for item in mimics} == set(SITES)
 
 
-def test_some_aortic_calcium_is_beside_the_ostium_and_the_annulus_beside_the_lcx(cases):
-    at_ostium, from_lcx = [], []
+def test_aortic_calcium_at_the_ostium_is_3_to_8_mm_from_it():
+    only = PhantomParameters(aortic_wall_rate=1.0, ostium_rate=1.0)
+    cases = [draw_case(0, index, split="test", parameters=only) for index in range(40)]
+    distances = np.array([
+        np.linalg.norm(item.shape.cloud(0.5).points.mean(0) - case.courses["RCA"].points[0])
+        for case in cases
+        for item in case.mimics
+        if item.site == "aortic wall"
+    ])  # fmt: skip
+    assert len(distances) > 300
+    # drawn in the wall, unrolled: the mean of a bent arc's points is up to some mm from its middle
+    assert 2 < distances.min() < distances.max() < 11
+    low, middle, high = np.percentile(distances, (5, 50, 95))
+    assert 3 < low < 4
+    assert 5 < middle < 6.5
+    assert 7 < high < 8.5
+
+
+def test_the_annulus_is_5_to_12_mm_from_the_lcx(cases):
+    distances = []
     for case in cases:
-        ostium, lcx = case.courses["RCA"].points[0], case.courses["LCX"].points
-        for item in case.mimics:
-            points = item.shape.cloud(0.5).points if item.site in ("aortic wall", "mitral annulus") else None
-            if item.site == "aortic wall":
-                middle = points.mean(0)
-                at_ostium.append(np.linalg.norm(middle - ostium))
-            elif item.site == "mitral annulus":
-                curve = item.shape.curve.points
-                from_lcx.append(np.median(np.linalg.norm(curve[:, None] - lcx, axis=2).min(1)))
-    near_ostium = np.array([distance for distance in at_ostium if distance < 9])
-    assert len(near_ostium) > 50
-    assert near_ostium.min() > 2
-    assert 3.5 < np.median(near_ostium) < 8
-    assert min(from_lcx) > 4
-    assert max(from_lcx) < 12.5
+        lcx, annulus = case.courses["LCX"].points, [item for item in case.mimics if item.site == "mitral annulus"]
+        if annulus:  # all of its arcs are along one curve
+            curve = annulus[0].shape.curve.points
+            distances.append(np.median(np.linalg.norm(curve[:, None] - lcx, axis=2).min(1)))
+    assert len(distances) > 30
+    assert min(distances) > 4
+    assert max(distances) < 12.5
 
 
 def test_arteries_run_where_they_are_said_to(cases):

@@ -1,8 +1,10 @@
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
-from ddrsapc.phantom import PhantomParameters
+from ddrsapc.phantom import PhantomParameters, draw_case
+from ddrsapc.phantom.render import render_slice
 
 BAD = {
     "span": [(2.0, 1.0), (1.0,), [0.5, 1.0], (float("nan"), 1.0), (0.0, float("inf")), ("0", "1"), 1.0, (-1e9, 1e9)],
@@ -46,3 +48,56 @@ def test_the_shifted_split_differs_in_noise_field_kernel_and_contrast():
     assert shifted.sharp_rate > usual.sharp_rate
     assert shifted.contrast_rate > usual.contrast_rate
     assert replace(usual, lad_rate=0.6).shifted().lad_rate == 0.6  # all else stays
+    assert replace(usual, shifted_noise_sd=(50.0, 60.0)).shifted().noise_sd == (50, 60)
+    with pytest.raises(ValueError, match="shifted_usual_field_of_view must be within"):
+        PhantomParameters(shifted_field_of_view=(400, 480))
+
+
+def test_noise_falls_off_as_told():
+    loud = PhantomParameters(noise_sd=(100, 100), streak_sd=(0, 0), field_of_view=(400, 400), usual_field_of_view=400)
+
+    def ratio(parameters):
+        hu = render_slice(draw_case(0, 0, size=128, parameters=parameters), 5).hu.astype(float)
+        quiet = replace(parameters, noise_sd=(0, 0))
+        noise = hu - render_slice(draw_case(0, 0, size=128, parameters=quiet), 5).hu
+        return np.std([noise[:12], noise[-12:]]) / np.std(noise[58:70])
+
+    assert ratio(replace(loud, noise_floor=0.3)) < 0.8 * ratio(replace(loud, noise_floor=1.0))
+
+
+def test_a_sharp_kernel_has_finer_noise_as_told():
+    def frequency(**options):
+        return draw_case(0, 0, size=32, parameters=PhantomParameters(**options)).acquisition.noise_frequency
+
+    assert frequency(sharp_rate=1.0, sharp_noise=1.5) == pytest.approx(1.5 * frequency(sharp_rate=0.0))
+
+
+@pytest.mark.parametrize(
+    ("site", "changed", "shape"),
+    [
+        ("aortic wall", {"aortic_wall_thickness": (9, 9), "ostium_rate": 0.0}, {"thickness": 9}),
+        ("mitral annulus", {"mitral_annulus_thickness": (9, 9)}, {"thickness": 9}),
+        ("pericardium", {"pericardium_radius": (7, 7)}, {"radius": 7}),
+        ("stent", {"stent_length": (5, 5), "stent_thickness": 0.7}, {"length": 5, "thickness": 0.7}),
+        ("lead", {"lead_radius": (3, 3)}, {"radius": 3}),
+    ],
+)
+def test_mimics_are_as_told(site, changed, shape):
+    rate = {f"{site.replace(' ', '_')}_rate": 1.0}
+    usual, other = (
+        [item.shape for item in draw_case(0, 0, parameters=parameters).mimics if item.site == site]
+        for parameters in (PhantomParameters(**rate), PhantomParameters(**rate, **changed))
+    )
+    for name, value in shape.items():
+        assert {getattr(item, name) for item in other} == {value}
+        assert value not in {getattr(item, name) for item in usual}
+
+
+def test_arteries_are_as_wide_as_told():
+    still = PhantomParameters(
+        positive_rate=0.0, noise_sd=(0, 0), streak_sd=(0, 0), contrast_rate=0.0, field_of_view=(200, 200),
+        usual_field_of_view=200,
+    )  # fmt: skip
+    wide = replace(still, lm_radius=6.0, proximal_radius=6.0, distal_radius=6.0)
+    usual, other = (render_slice(draw_case(0, 0, size=128, parameters=p), 24).hu.astype(int) for p in (still, wide))
+    assert ((other > 0) & (usual < -40)).sum() > 20  # blood where there was fat
