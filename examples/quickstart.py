@@ -1,4 +1,4 @@
-"""Quickstart: a real CT, `ddr_sapc_u` with its pretrained weights, a minute of fine-tuning, an overlay.
+"""Quickstart: a real CT, the pretrained `ddr_sapc_u_s`, half a minute of fine-tuning, an overlay.
 
 A smoke test of the whole chain, not a medical result: the labels are made from the scan itself, by
 density, and the network is evaluated on the slices that it was trained on.
@@ -35,6 +35,7 @@ except ImportError as error:
     print(f'error: {error.name} is missing; install the extra with: pip install "ddrsapc[ct]"', file=sys.stderr)
     raise SystemExit(2) from None
 
+MODEL = "ddr_sapc_u_s"
 CROP, BATCH, LEARNING_RATE = 64, 8, 3e-3  # side of a training image in pixels, images per step
 
 
@@ -191,7 +192,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     torch.manual_seed(arguments.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = ddrsapc.create_model("ddr_sapc_u", pretrained=True).to(device)
+    model = ddrsapc.create_model(MODEL, pretrained=True).to(device)
     x = model.input_config.normalize(hu)[:, None]  # (Z, 1, H, W)
     before = iou(predict(model, x), labels)
     fine_tune(model, x, labels, arguments.steps)
@@ -204,7 +205,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{'mean, foreground':<18}{before[1:].nanmean():>8.3f}{after[1:].nanmean():>8.3f}")
 
     best = int((labels > 0).flatten(1).sum(1).argmax())
-    title = f"ddr_sapc_u on {scan.name}, slice {int(slices[best]) + 1} of {len(whole)}"
+    title = f"{MODEL} on {scan.name}, slice {int(slices[best]) + 1} of {len(whole)}"
     picture = overlay(hu[best], labels[best], prediction[best], names, title)
     partial = arguments.output.with_name(arguments.output.name + ".part")
     picture.save(partial, "PNG")
