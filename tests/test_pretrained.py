@@ -70,7 +70,15 @@ def test_they_are_as_good_as_the_manifest_says(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["totalseg_cta_pulmonary", "totalseg_cta_aorta", "totalseg_dicom_j2k", "ct_small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "totalseg_cta_pulmonary",
+        "totalseg_cta_aorta",
+        pytest.param("totalseg_dicom_j2k", marks=pytest.mark.xfail(reason="vessels of the abdomen", strict=True)),
+        "ct_small",
+    ],
+)
 def test_false_calcium_in_real_scans(example, test_data, name):
     pytest.importorskip("SimpleITK")
     scans = example("real_scans")
