@@ -36,7 +36,8 @@ def test_the_default_weights_are_there():
 def test_the_files_are_the_manifests(root, name):
     spec = load_manifest()[name]
     file = verify_weights(root / "weights" / spec.filename, spec)
-    assert {tensor.dtype for tensor in file.tensors.values() if tensor.is_floating_point()} == {torch.float16}
+    # norms stay in float32
+    assert {tensor.dtype for tensor in file.tensors.values() if tensor.ndim > 1} == {torch.float16}
     card = (root / "weights" / spec.filename).with_suffix(".md").read_text(encoding="utf-8")
     assert "simulated" in card
     assert "medical device" in card
