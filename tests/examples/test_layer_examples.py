@@ -17,9 +17,9 @@ def test_parallel_blocks_in_a_resnet_in_place_of_basic_blocks(example):
 def test_a_finished_resnet_keeps_its_output_and_learns_on(example):
     module = example("parallel_block_in_resnet")
     model = module.ResNet(BasicBlock, width=8).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.running_var, 0.5, 1.5)
     x = torch.randn(2, 1, 65, 47)
     before = model(x)
     assert module.use_parallel_blocks(model, BasicBlock) == 8
