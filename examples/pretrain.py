@@ -143,9 +143,8 @@ def case_of(data: PhantomDataset, index: int, name: str) -> tuple[CaseDraw, floa
 class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
-    name: str
-    kind: Literal["courses", "low", "mixed", "decoys", "full"]
-    """Of data, see `data`."""
+    name: Literal["courses", "low", "mixed", "decoys", "full"]
+    """Of its data, see `data`, and of its folder."""
     steps: int
     batch_size: int
     lr: float
@@ -155,25 +154,25 @@ class Stage:
     def data(self, seed: int) -> Dataset[Sample]:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
-        if self.kind == "courses":
+        if self.name == "courses":
             return Courses(n, seed)
-        if self.kind == "low":
+        if self.name == "low":
             return slices(SIDE, n, seed, (160.0, 300.0))
-        if self.kind == "full":
+        if self.name == "full":
             return Decoys(slices(FULL, n, seed, (160.0, 500.0), contrast=self.contrast))
-        return WholeAndCropped(n, seed, decoys=self.kind == "decoys", contrast=self.contrast)
+        return WholeAndCropped(n, seed, decoys=self.name == "decoys", contrast=self.contrast)
 
 
 FROM_SCRATCH: tuple[Stage, ...] = (
-    Stage(name="courses", kind="courses", steps=400, batch_size=4, lr=2e-3),
-    Stage(name="low", kind="low", steps=500, batch_size=4, lr=2e-3),
-    Stage(name="mixed", kind="mixed", steps=500, batch_size=4, lr=1e-3),
-    Stage(name="decoys", kind="decoys", steps=400, batch_size=4, lr=1e-3),
-    Stage(name="full", kind="full", steps=40, batch_size=2, lr=2e-4),
+    Stage(name="courses", steps=400, batch_size=4, lr=2e-3),
+    Stage(name="low", steps=500, batch_size=4, lr=2e-3),
+    Stage(name="mixed", steps=500, batch_size=4, lr=1e-3),
+    Stage(name="decoys", steps=400, batch_size=4, lr=1e-3),
+    Stage(name="full", steps=40, batch_size=2, lr=2e-4),
 )
 WIDENED: tuple[Stage, ...] = (
-    Stage(name="decoys", kind="decoys", steps=120, batch_size=4, lr=1e-3, contrast=0.4),
-    Stage(name="full", kind="full", steps=20, batch_size=2, lr=2e-4, contrast=0.4),
+    Stage(name="decoys", steps=120, batch_size=4, lr=1e-3, contrast=0.4),
+    Stage(name="full", steps=20, batch_size=2, lr=2e-4, contrast=0.4),
 )
 
 

@@ -1,4 +1,4 @@
-"""Quickstart: a real CT, the pretrained `ddr_sapc_u_s`, half a minute of fine-tuning, an overlay.
+"""Quickstart: a real CT, the pretrained `ddr_sapc_u_s`, a minute of fine-tuning, an overlay.
 
 A smoke test of the whole chain, not a medical result: the labels are made from the scan itself, by
 density, and the network is evaluated on the slices that it was trained on.

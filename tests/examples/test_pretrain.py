@@ -84,15 +84,15 @@ def test_trains_through_all_stages_and_goes_on(pretrain, tmp_path, monkeypatch, 
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    kinds = ("courses", "low", "mixed", "decoys", "full")
-    stages = [pretrain.Stage(name=kind, kind=kind, steps=1, batch_size=2, lr=1e-3) for kind in kinds]
+    names = ("courses", "low", "mixed", "decoys", "full")
+    stages = [pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names]
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
-    pretrain.main(["ddr_sapc_u_s", str(tmp_path)])
+    assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [stage.name for stage in stages]
     trained = load_trained(tmp_path / "last.safetensors")
     assert trained.input_config == pretrain.INPUT
     written = (tmp_path / "last.safetensors").read_bytes()
-    pretrain.main(["ddr_sapc_u_s", str(tmp_path)])  # all done: the same weights at once
+    assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0  # all done: the same weights at once
     assert (tmp_path / "last.safetensors").read_bytes() == written
 
 
