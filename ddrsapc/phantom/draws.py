@@ -69,7 +69,7 @@ def draw_case(
     streams = [np.random.Generator(np.random.PCG64(child)) for child in _sequence(seed, index, split).spawn(6)]
     placement = draw_placement(parameters, size, streams[0])
     anatomy = draw_anatomy(parameters, streams[1])
-    courses = draw_courses(parameters, placement, streams[2])
+    courses = draw_courses(parameters, placement, anatomy, streams[2])
     return CaseDraw(
         seed=seed,
         index=index,

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ddrsapc.phantom.anatomy import Anatomy
+from ddrsapc.phantom.frame import Ellipse
 from ddrsapc.phantom.lesions import draw_density, draw_volume
 from ddrsapc.phantom.parameters import PhantomParameters
 from ddrsapc.phantom.placement import Placement
@@ -86,15 +88,18 @@ def _aortic_wall(
         else:
             name = "aorta" if rng.random() < 0.35 else "descending_aorta"
             curve = curves[name]
-            radius = _wall_radius(anatomy, name, 30) * placement.scale
             length = min(rng.uniform(*p.aortic_wall_length), max(volume, 20) / 12, 0.9 * curve.length)
+            start = rng.uniform(0, curve.length - length)
+            around = rng.uniform(0, 2 * math.pi)
+            wall = _wall(anatomy, placement, name, curve, along=start + length / 2, angle=around)
+            _, angle, radius = _spoke(curve, wall)
             arc = Arc(
                 curve=curve,
-                start=rng.uniform(0, curve.length - length),
+                start=start,
                 length=length,
                 radius=radius - 1,
                 thickness=rng.uniform(*p.aortic_wall_thickness),
-                middle=rng.uniform(0, 2 * math.pi),
+                middle=angle,
                 span=min(rng.uniform(3, 30), max(volume, 20) / 12) / radius,
             )
         found.append(Deposit("aortic wall", 0, arc, draw_density(p, rng)))
@@ -102,19 +107,29 @@ def _aortic_wall(
     return found
 
 
-def _wall_radius(anatomy: Anatomy, name: str, z: float) -> float:
-    """The mean radius of an aorta at a level, the frame's mm."""
-    ellipse = anatomy.structures[name].at(z)
-    return (ellipse.a + ellipse.b) / 2 if ellipse is not None else 13.0
+def _wall(
+    anatomy: Anatomy, placement: Placement, name: str, curve: Curve, *, along: float, angle: float
+) -> NDArray[np.float64]:
+    """A point (3,) of an aorta's wall in the scan, at mm along its middle line and at an angle in the heart's frame."""
+    z = (float(curve.place(np.array([along]))[0][0, 2]) - placement.shift[2]) / placement.scale
+    ellipse = anatomy.structures[name].at(z) or Ellipse(0, 0, 13, 13)
+    turn = math.radians(ellipse.turn)
+    u, v = ellipse.a * math.cos(angle), ellipse.b * math.sin(angle)
+    x, y = u * math.cos(turn) - v * math.sin(turn), u * math.sin(turn) + v * math.cos(turn)
+    return placement.to_scan(np.array([[ellipse.x + x, ellipse.y + y, z]]))[0]
+
+
+def _spoke(curve: Curve, point: NDArray[np.float64]) -> tuple[int, float, float]:
+    """From a curve to a point (3,): the nearest of the curve's points, the angle around it and the distance in mm."""
+    nearest = int(((curve.points - point) ** 2).sum(1).argmin())
+    spoke = point - curve.points[nearest]
+    angle = math.atan2(float(spoke @ curve.across[1][nearest]), float(spoke @ curve.across[0][nearest]))
+    return nearest, angle, math.sqrt(float(spoke @ spoke))
 
 
 def _at_ostium(p: PhantomParameters, curve: Curve, rca: Curve, rng: np.random.Generator) -> Arc:
     """A small arc of the aortic wall whose middle is some mm from the right coronary artery's ostium."""
-    ostium = rca.points[0]
-    nearest = int(((curve.points - ostium) ** 2).sum(1).argmin())
-    spoke = ostium - curve.points[nearest]
-    angle = math.atan2(float(spoke @ curve.across[1][nearest]), float(spoke @ curve.across[0][nearest]))
-    radius = math.sqrt(float(spoke @ spoke))  # through the ostium, whatever the wall's own radius
+    nearest, angle, radius = _spoke(curve, rca.points[0])  # through the ostium, whatever the wall's own radius
     distance, way = rng.uniform(*p.ostium_distance), rng.uniform(0, math.pi)  # upwards: the curve ends below
     length, span = rng.uniform(2, 4), rng.uniform(2, 4) / radius
     middle = nearest * curve.step + distance * math.sin(way)

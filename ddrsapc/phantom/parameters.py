@@ -9,7 +9,7 @@ from ddrsapc.phantom.parameter_fields import check_field, count, curve, hu, numb
 
 __all__ = ["PHANTOM_VERSION", "SPLITS", "PhantomParameters", "Split"]
 
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
 """Of what the code makes of parameters and seed: raised with every change of the bytes."""
 
 Split = Literal["train", "val", "test", "shifted"]

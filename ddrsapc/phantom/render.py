@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from ddrsapc.phantom.parameters import PhantomParameters
 from ddrsapc.phantom.placement import Placement
 from ddrsapc.phantom.streaks import streaks
 from ddrsapc.phantom.tubes import Cloud, Curve, tube_cloud
-from ddrsapc.phantom.vessels import Deposit
+from ddrsapc.phantom.vessels import Arc, Deposit
 
 __all__ = ["RenderedSlice", "case_clouds", "render_slice"]
 
@@ -30,12 +30,8 @@ LABEL_THRESHOLD = 130
 LEAST_CONTRIBUTION = 10.0
 """HU that the noiseless lesion has to contribute to a labelled voxel."""
 _TEXTURE_MM = 4.5  # a cell of the texture
-_PIECE_POINTS = 30  # along a piece of a lung vessel
-_DISC = np.array([
-    (math.sqrt((i + 0.5) / 13) * math.cos(2.399963 * i), math.sqrt((i + 0.5) / 13) * math.sin(2.399963 * i))
-    for i in range(13)
-])  # fmt: skip
-"""Points (k, 2) spread evenly over the unit disc."""
+_LUNG_MM = 1.0  # a cell in which lung vessels are counted: their points are about as far apart
+_LUNG_WIDTHS = (1.2, 1.8, 2.6, 3.6, 5.0, 8.0)  # mm: vessels up to these radii have as many points as the widest needs
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,36 +94,61 @@ def _add_lung_vessels(canvas: Canvas, draw: CaseDraw, scan_z: float) -> None:
     pieces, place = draw.anatomy.vessels, draw.placement
     z, half = canvas.z, place.slice_mm / 2 / place.scale
     low, high = np.minimum(pieces[:, 2], pieces[:, 5]), np.maximum(pieces[:, 2], pieces[:, 5])
-    pieces = pieces[(low - half < z) & (z < high + half)]
+    pieces = pieces[(low - half - pieces[:, 6] < z) & (z < high + half + pieces[:, 6])]
     if not len(pieces):
         return
     start, end, radius = place.to_scan(pieces[:, :3]), place.to_scan(pieces[:, 3:6]), pieces[:, 6] * place.scale
+    cells = min(max(round(place.size * place.pixel_mm / _LUNG_MM), 8), place.size)
+    coarse = replace(place, size=cells, pixel_mm=place.pixel_mm * (place.size - 1) / (cells - 1))
+    clouds, least = [], 0.0
+    for widest in _LUNG_WIDTHS:
+        chosen = (radius > least) & (radius <= widest)
+        clouds.append(_lung_cloud(start[chosen], end[chosen], radius[chosen], widest, (scan_z, place.slice_mm / 2)))
+        least = widest
+    points, volumes = np.concatenate([c.points for c in clouds]), np.concatenate([c.volumes for c in clouds])
+    found = deposited(Cloud(points, volumes), coarse, scan_z)
+    if found is None:
+        return
+    share = np.zeros((cells, cells), np.float32)
+    share[found.box] = found.share
+    cover = np.minimum(enlarged(share, place.size), 1)
+    # of lung, not of fat or airways
+    cover *= np.clip((-500 - canvas.hu) / 200, 0, 1)
+    cover *= np.clip((canvas.hu + 990) / 60, 0, 1)
+    canvas.paint((slice(None), slice(None)), cover, draw.anatomy.values["right_blood"])
+
+
+def _lung_cloud(
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    radius: NDArray[np.float64],
+    widest: float,
+    near: tuple[float, float],
+) -> Cloud:
+    """The part of straight vessels, (n, 3) to (n, 3), within z = near[0] +- near[1]: points about `_LUNG_MM` apart."""
     way = end - start
     length = np.sqrt((way * way).sum(1))
     flat = np.hypot(way[:, 0], way[:, 1]) + 1e-6
-    zero = np.zeros(len(way))
-    side = np.stack([way[:, 1] / flat, -way[:, 0] / flat, zero], axis=1)  # (n, 3), across
+    side = np.stack([way[:, 1] / flat, -way[:, 0] / flat], axis=1)  # (n, 2), across and level
     up = np.stack([-way[:, 2] * way[:, 0] / flat, -way[:, 2] * way[:, 1] / flat, flat], axis=1) / length[:, None]
-    part = (np.arange(_PIECE_POINTS) + 0.5) / _PIECE_POINTS  # (s,)
-    half = place.slice_mm / 2
-    near = np.abs(start[:, 2:] + part * way[:, 2:] - scan_z) < half + radius[:, None]  # (n, s)
-    piece, along = np.nonzero(near)
-    middle = start[piece] + part[along, None] * way[piece]  # (m, 3)
-    across = radius[piece, None, None] * (
-        _DISC[:, :1] * side[piece, None] + _DISC[:, 1:] * up[piece, None]
-    )  # (m, k, 3)
-    points = (middle[:, None] + across).reshape(-1, 3)
-    volumes = math.pi * radius**2 * length / (_PIECE_POINTS * len(_DISC))
-    cloud = Cloud(points, np.repeat(volumes[piece], len(_DISC)))
-    found = deposited(cloud, place, scan_z)
-    if found is None:
-        return
-    box, share, _ = found
-    inside = canvas.hu[box]
-    # of lung, not of fat or airways
-    cover = (np.clip((-500 - inside) / 200, 0, 1) * np.clip((inside + 990) / 60, 0, 1)).astype(np.float32)
-    cover *= np.minimum(share, 1).astype(np.float32)
-    canvas.paint(box, cover, draw.anatomy.values["right_blood"])
+    steps, count = 30, math.ceil(math.pi * (widest / _LUNG_MM) ** 2)
+    turn, far = 2.399963 * np.arange(count), np.sqrt((np.arange(count) + 0.5) / count)
+    right, high = far * np.cos(turn), far * np.sin(turn)  # (k,), evenly over the unit disc
+    part = (np.arange(steps)[:, None] + 0.618034 * np.arange(count) % 1) / steps  # (s, k), no two rings alike
+    rings = start[:, 2, None] + (np.arange(steps) + 0.5) / steps * way[:, 2, None] - near[0]  # (n, s)
+    piece, along = np.nonzero(np.abs(rings) < near[1] + radius[:, None] + length[:, None] / steps)
+    width = radius[piece, None] * (1 - 0.5 * part[along])  # (m, k), thinner towards the end
+    z = start[piece, 2, None] + part[along] * way[piece, 2, None] + width * high * up[piece, 2, None]
+    ring, place = np.nonzero(np.abs(z - near[0]) <= near[1])  # the points' ring and their place in it
+    width, piece, part = width[ring, place], piece[ring], part[along[ring], place]
+    level = [
+        start[piece, axis]
+        + part * way[piece, axis]
+        + width * (right[place] * side[piece, axis] + high[place] * up[piece, axis])
+        for axis in (0, 1)
+    ]
+    volumes = math.pi * width**2 * (length[piece] / (steps * count))
+    return Cloud(np.stack([*level, z[ring, place]], axis=1), volumes)
 
 
 def _add_arteries(canvas: Canvas, draw: CaseDraw, scan_z: float) -> None:
@@ -168,8 +189,8 @@ def case_clouds(draw: CaseDraw) -> tuple[Cloud, ...]:
 
 def _cloud(draw: CaseDraw, item: Deposit, between: tuple[float, float] | None = None) -> Cloud:
     cloud = item.shape.cloud(min(draw.placement.pixel_mm / 2.5, 0.3), between)
-    moves = item.label == 3 and draw.acquisition.motion
-    return cloud.moved(_motion(draw.acquisition)) if moves else cloud
+    on_rca = isinstance(item.shape, Arc) and item.shape.curve is draw.courses["RCA"]  # a lesion or a stent
+    return cloud.moved(_motion(draw.acquisition)) if on_rca and draw.acquisition.motion else cloud
 
 
 def _densities(draw: CaseDraw, z: int, clouds: Sequence[Cloud] | None) -> tuple[dict[int, Part], list[Part]]:

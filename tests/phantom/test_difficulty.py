@@ -44,23 +44,23 @@ def plain(slices):
 
 def test_a_threshold_in_the_heart_does_not_do_where_there_is_contrast(slices):
     assert iou(slices) < 0.4  # the gate
-    assert iou(slices) == pytest.approx(0.048, abs=0.002)
+    assert iou(slices) == pytest.approx(0.053, abs=0.002)
 
 
 def test_a_threshold_in_a_known_heart_finds_calcium_without_contrast(plain):
     """Not as hard as the gate sounds: what it is wrong in are some slices with calcium of valve, annulus or aorta."""
-    assert iou(plain) == pytest.approx(0.553, abs=0.005)
+    assert iou(plain) == pytest.approx(0.559, abs=0.005)
     with_calcium = [item for item in plain if item[1].any()]
-    assert len(with_calcium) == 26
+    assert len(with_calcium) == 27
     both, either = overlap(with_calcium)
     assert np.median(both / either) == 1
-    assert (both / either < 0.5).mean() == pytest.approx(3 / 26)
+    assert (both / either < 0.5).mean() == pytest.approx(3 / 27)
     assert both.sum() / sum((labels > 0).sum() for _, labels, _, _ in plain) > 0.99
 
 
 def test_a_threshold_does_not_tell_the_vessel(plain):
     """All of it called by one vessel's name."""
-    assert [iou(plain, vessel) for vessel in (1, 2, 3)] == pytest.approx([0.290, 0.098, 0.165], abs=0.005)
+    assert [iou(plain, vessel) for vessel in (1, 2, 3)] == pytest.approx([0.312, 0.110, 0.137], abs=0.005)
 
 
 def test_calcium_is_rare_and_mostly_inside_the_heart(slices):

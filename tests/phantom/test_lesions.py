@@ -11,11 +11,11 @@ PARAMETERS = PhantomParameters()
 VOLUMES = {
     "LM": (199, 143),
     "LAD": (235, 253),
-    "LCX": (221, 255),
-    "RCA": (633, 743),
-    "aortic wall": (1504, 2055),
-    "aortic valve": (896, 1110),
-    "mitral annulus": (775, 885),
+    "LCX": (220, 256),
+    "RCA": (646, 751),
+    "aortic wall": (1506, 2116),
+    "aortic valve": (865, 1124),
+    "mitral annulus": (804, 878),
 }
 """Mean and SD of the volumes of the first 250 cases of `test`, mm3, as labelled; docs/phantom.md has them of 2000."""
 
@@ -56,7 +56,7 @@ def test_volumes_are_heavy_tailed_and_as_recorded(cases, site):
     mean, sd = VOLUMES[site]
     assert volumes.mean() == pytest.approx(mean, rel=0.25)
     assert volumes.std() == pytest.approx(sd, rel=0.25)
-    assert np.median(volumes) < 0.8 * volumes.mean()
+    assert np.median(volumes) < 0.9 * volumes.mean()
     # the longest tail has no room: below what is published, but not far
     published_mean, published_sd = getattr(PARAMETERS, f"{site.lower().replace(' ', '_')}_volume")
     assert 0.8 * published_mean < volumes.mean() < 1.1 * published_mean
