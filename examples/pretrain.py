@@ -60,7 +60,8 @@ def with_decoys(image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generato
     rows, columns = np.nonzero(free)
     for _ in range(rng.integers(0, 9) if len(rows) else 0):
         place = rng.integers(len(rows))
-        radius, stretch, angle = rng.uniform(0.8, 4), rng.uniform(1, 3), rng.uniform(0, np.pi)
+        radius, angle = rng.uniform(0.8, 6), rng.uniform(0, np.pi)
+        stretch = rng.uniform(1, min(3, 10 / radius))
         reach = int((radius * stretch + 3) / mm) + 1
         row, column = step * rows[place], step * columns[place]
         box = tuple(slice(max(middle - reach, 0), middle + reach + 1) for middle in (row, column))
@@ -109,7 +110,7 @@ class WholeAndCropped(Dataset[Sample]):
 
     def __init__(self, n: int, seed: int, *, decoys: bool, contrast: float = 0.2) -> None:
         whole = slices(SIDE, n, seed, (200.0, 400.0), contrast=contrast)
-        fine = slices(FULL, n, seed, (160.0, 400.0), contrast=contrast)
+        fine = slices(FULL, n, seed, (160.0, 500.0), contrast=contrast)
         self.whole: PhantomDataset | Decoys = Decoys(whole) if decoys else whole
         self.fine: PhantomDataset | Decoys = Decoys(fine) if decoys else fine
         self.fingerprint = self.whole.fingerprint + self.fine.fingerprint
@@ -144,7 +145,7 @@ class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
     name: Literal["courses", "low", "mixed", "decoys", "full"]
-    """Of its data, see `data`, and of its folder."""
+    """Of its data, see `data`."""
     steps: int
     batch_size: int
     lr: float
@@ -168,11 +169,12 @@ FROM_SCRATCH: tuple[Stage, ...] = (
     Stage(name="low", steps=500, batch_size=4, lr=2e-3),
     Stage(name="mixed", steps=500, batch_size=4, lr=1e-3),
     Stage(name="decoys", steps=400, batch_size=4, lr=1e-3),
-    Stage(name="full", steps=40, batch_size=2, lr=2e-4),
+    Stage(name="decoys", steps=2400, batch_size=4, lr=1e-3, contrast=0.3),
+    Stage(name="full", steps=80, batch_size=2, lr=2e-4, contrast=0.3),
 )
 WIDENED: tuple[Stage, ...] = (
-    Stage(name="decoys", steps=120, batch_size=4, lr=1e-3, contrast=0.4),
-    Stage(name="full", steps=20, batch_size=2, lr=2e-4, contrast=0.4),
+    Stage(name="decoys", steps=260, batch_size=4, lr=3e-4, contrast=0.3),
+    Stage(name="full", steps=24, batch_size=2, lr=1e-4, contrast=0.3),
 )
 
 
@@ -258,7 +260,7 @@ def run(name: str, output: Path, small: Path | None) -> None:
         widen(load_trained(small), model)
         stages, first_seed = WIDENED, len(FROM_SCRATCH)
     for seed, stage in enumerate(stages, first_seed):
-        last = train_stage(model, stage, output / stage.name, seed=seed)
+        last = train_stage(model, stage, output / f"{seed}_{stage.name}", seed=seed)
         model = load_trained(last)
     shutil.copyfile(last, output / "last.safetensors")
 

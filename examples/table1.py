@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,18 @@ def train(
 
 
 def evaluate_slices(
-    model: SegmentationModel, split: Any, size: int, n: int, *, batch_size: int, workers: int, device: torch.device
+    model: SegmentationModel,
+    split: Any,
+    size: int,
+    n: int,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    parameters: PhantomParameters = PARAMETERS,
 ) -> dict[str, Any]:
     """IoU on slices, of the labels as the network gives them."""
-    data = PhantomDataset(split, size, n, EVALUATION_SEED, parameters=PARAMETERS)
+    data = PhantomDataset(split, size, n, EVALUATION_SEED, parameters=parameters)
     loader = make_loader(data, shard_batches(n, batch_size), workers=workers)
     found = evaluate(model, loader, BatchPreparation(model.input_config, device))
     return {
@@ -221,12 +229,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     model.to(device).eval()
 
     begin = time.perf_counter()
-    batch_size, results = 2 if device.type == "cpu" else 8, {}
+    results: dict[str, dict[str, Any]] = {}
+    common = {"batch_size": 2 if device.type == "cpu" else 8, "workers": args.workers}
     for split in SPLITS:
         print(f"{args.row}: evaluating {args.slices} slices and {args.cases} scans of {split}", file=sys.stderr)
-        common = {"batch_size": batch_size, "workers": args.workers}
         slices = evaluate_slices(model, split, args.size, args.slices, device=device, **common)
         results[split] = {"slices": slices, "scans": evaluate_cases(model, split, args.size, args.cases, **common)}
+    plain = replace(PARAMETERS, contrast_rate=0.0)  # an eighth of the cases has contrast, and hides what else is wrong
+    results["test"]["slices_without_contrast"] = evaluate_slices(
+        model, "test", args.size, args.slices, device=device, parameters=plain, **common
+    )
     evaluation_seconds = time.perf_counter() - begin
     shape = (1, model.in_chans, COUNTED_SIDE, COUNTED_SIDE)
     summary = {
