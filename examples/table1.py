@@ -114,7 +114,7 @@ def evaluate_slices(
     batch_size: int,
     workers: int,
     device: torch.device,
-    parameters: PhantomParameters = PARAMETERS,
+    parameters: PhantomParameters,
 ) -> dict[str, Any]:
     """IoU on slices, of the labels as the network gives them."""
     data = PhantomDataset(split, size, n, EVALUATION_SEED, parameters=parameters)
@@ -233,7 +233,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     common = {"batch_size": 2 if device.type == "cpu" else 8, "workers": args.workers}
     for split in SPLITS:
         print(f"{args.row}: evaluating {args.slices} slices and {args.cases} scans of {split}", file=sys.stderr)
-        slices = evaluate_slices(model, split, args.size, args.slices, device=device, **common)
+        slices = evaluate_slices(model, split, args.size, args.slices, device=device, parameters=PARAMETERS, **common)
         results[split] = {"slices": slices, "scans": evaluate_cases(model, split, args.size, args.cases, **common)}
     plain = replace(PARAMETERS, contrast_rate=0.0)  # an eighth of the cases has contrast, and hides what else is wrong
     results["test"]["slices_without_contrast"] = evaluate_slices(
