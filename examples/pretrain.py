@@ -175,6 +175,8 @@ FROM_SCRATCH: tuple[Stage, ...] = (
 WIDENED: tuple[Stage, ...] = (
     Stage(name="decoys", steps=260, batch_size=4, lr=3e-4, contrast=0.3),
     Stage(name="full", steps=24, batch_size=2, lr=1e-4, contrast=0.3),
+    Stage(name="decoys", steps=560, batch_size=4, lr=4e-4, contrast=0.3),
+    Stage(name="full", steps=36, batch_size=2, lr=1e-4, contrast=0.3),
 )
 
 
