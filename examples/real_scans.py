@@ -1,7 +1,7 @@
 """What the pretrained weights find on real scans that show no heart, or a heart with a mask.
 
     python examples/real_scans.py -o outputs/real_scans
-    python examples/real_scans.py -o outputs/real_scans --model ddr_sapc_u --weights outputs/run/best.safetensors
+    python examples/real_scans.py -o outputs/real_scans --weights outputs/run/best.safetensors
 
 Coronary calcium found outside the heart is false. Writes real_scans.json, and a picture of each scan: the slices with
 most of what was found, else some at even distances. The scans are looked for in $DDRSAPC_TEST_DATA; pydicom brings one.
@@ -114,7 +114,7 @@ def main() -> None:
     shared = Path(__file__).resolve().parents[1].parent / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for real_scans.json and the pictures")
-    parser.add_argument("--model", default="ddr_sapc_u_s", help="name of weights (%(default)s)")
+    parser.add_argument("--model", default="ddr_sapc_u", help="name of weights (%(default)s)")
     parser.add_argument("--weights", type=Path, help="a safetensors file of weights for the model")
     args = parser.parse_args()
 

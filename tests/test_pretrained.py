@@ -15,7 +15,7 @@ from ddrsapc.training import BatchPreparation, evaluate
 
 NAMES = list_pretrained()
 SLICES = 16  # of those that the manifest's figures are of
-DEFAULT = "ddr_sapc_u_s.cac_phantom"
+DEFAULT = "ddr_sapc_u.cac_phantom"
 
 NO_NETWORK = """
 import socket, sys
@@ -46,7 +46,7 @@ def test_the_files_are_the_manifests(root, name):
 def test_they_load_without_a_network(root, tmp_path):
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "DDRSAPC_"))}
     done = subprocess.run(
-        [sys.executable, "-c", NO_NETWORK, "ddr_sapc_u_s"],
+        [sys.executable, "-c", NO_NETWORK, "ddr_sapc_u"],
         cwd=tmp_path,
         env=environment | {"HF_HOME": str(tmp_path)},
         capture_output=True,

@@ -107,6 +107,7 @@ def predict(
     what failed and why is listed at the end, with exit code 2.
 
     \b
+      ddrsapc predict scan/ -o results
       ddrsapc predict scan/ -o results --weights outputs/run/best.safetensors
       ddrsapc predict scans/ -o results --model hf-hub:org/name --device cuda
 

@@ -164,7 +164,7 @@ def test_wrong_calls(command, tmp_path, weights):
     output = ["-o", tmp_path / "out"]
     for arguments, message in (
         ([tmp_path / "absent", *output, "--model", "unet", "--weights", weights], "there is no such file"),
-        ([scan, *output], "no pretrained weights for ddr_sapc_u"),
+        ([scan, *output, "--model", "unet"], "no pretrained weights for unet;"),
         ([scan, *output, "--model", "unett"], "no pretrained weights for unett"),
         ([scan, *output, "--model", "unet", "--weights", tmp_path / "absent.safetensors"], "there is no such file"),
         ([scan, *output, "--model", "local-dir:x", "--weights", weights], "two sources of weights"),
