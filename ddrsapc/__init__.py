@@ -2,6 +2,7 @@
 
 from ddrsapc import checkpoint, layers, losses, metrics, models, profile
 from ddrsapc.factory import create_model, list_models
+from ddrsapc.optimize import optimize_for_inference
 from ddrsapc.registry import is_model, model_entrypoint, register_model
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ __all__ = [
     "metrics",
     "model_entrypoint",
     "models",
+    "optimize_for_inference",
     "profile",
     "register_model",
 ]

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddrsapc.kernels import ohem_cross_entropy
 from ddrsapc.models.base import SegmentationOutput
 
 __all__ = ["AuxiliaryLoss", "DiceLoss", "OhemCrossEntropyLoss", "WeightedSumLoss"]
@@ -72,17 +72,14 @@ class OhemCrossEntropyLoss(nn.Module):
         target = _checked(logits, target, self.ignore_index)
         if self.weight is not None and len(self.weight) != logits.shape[1]:
             raise ValueError(f"weight has {len(self.weight)} entries, but the logits {logits.shape[1]} classes")
-        valid = target != self.ignore_index  # (N, H, W)
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        loss = F.cross_entropy(logits, target, ignore_index=self.ignore_index, reduction="none")  # (N, H, W)
-        kept = self._kept(torch.exp(-loss.detach()), valid)  # (N, H, W)
-        if self.weight is not None:
-            loss = loss * self.weight[target.where(valid, 0)]
-        fallback, fallback_count = self._largest(loss, valid)
-        count = kept.sum()
-        total = torch.where(count > 0, loss.where(kept, 0).sum(), fallback)
-        return total / torch.where(count > 0, count, fallback_count).clamp(min=1)
+        return ohem_cross_entropy(
+            logits,
+            target,
+            threshold=self.threshold,
+            min_kept=self.min_kept,
+            ignore_index=self.ignore_index,
+            weight=self.weight,
+        )
 
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
@@ -90,31 +87,6 @@ class OhemCrossEntropyLoss(nn.Module):
         return (
             f"threshold={self.threshold}, min_kept={self.min_kept}, ignore_index={self.ignore_index}, weight={weight}"
         )
-
-    def _kept(self, probability: Tensor, valid: Tensor) -> Tensor:
-        """Mask of the valid pixels strictly below the cut."""
-        probability = probability.where(valid, torch.inf)
-        smallest = probability.flatten().topk(self._bound(valid), largest=False).values
-        smallest = F.pad(smallest, (0, 1), value=torch.inf)  # no (k + 1)-th pixel: all are kept
-        # index_select, for indexing by a scalar tensor would read it back
-        cut = smallest.index_select(0, self._k(valid)[None]).clamp(min=self.threshold)
-        return ~(probability >= cut)  # NaN is kept, for the loss to show it
-
-    def _largest(self, loss: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the k largest losses of valid pixels, and k (0 where none is valid)."""
-        k = torch.minimum(self._k(valid), valid.sum())
-        largest = loss.where(valid, 0).flatten().topk(self._bound(valid)).values
-        rank = torch.arange(len(largest), device=loss.device)
-        return largest.where(rank < k, 0).sum(), k
-
-    def _k(self, valid: Tensor) -> Tensor:
-        # float64 as in Python's int(min_kept * n); MPS has none
-        dtype = torch.float32 if valid.device.type == "mps" else torch.float64
-        return (valid.sum().to(dtype) * self.min_kept).long().clamp(min=1)
-
-    def _bound(self, valid: Tensor) -> int:
-        """An upper bound of k + 1 (the value if every pixel is valid), known without looking at the labels."""
-        return min(max(1, int(self.min_kept * valid.numel())) + 1, valid.numel())
 
 
 class DiceLoss(nn.Module):

@@ -32,6 +32,7 @@ from ddrsapc.hub.sources import FileName, RegisteredName, parse_model_name
 from ddrsapc.inference import predict as predict_labels
 from ddrsapc.messages import shown
 from ddrsapc.models import SegmentationModel
+from ddrsapc.optimize import optimize_for_inference
 from ddrsapc.report import write_report
 from ddrsapc.scoring import RESEARCH_ONLY, VESSELS, CalciumScore
 
@@ -178,7 +179,7 @@ def _prepare(
         raise click.UsageError("two sources of weights, --model and --weights; give one")
     listed = parsed if isinstance(parsed, RegisteredName) and parsed.tag is not None else None
     opened = open_weights(parsed if weights is None else FileName(weights, listed), HubOptions())
-    network = build_with_weights(architecture, {}, opened).eval().to(place)
+    network = optimize_for_inference(build_with_weights(architecture, {}, opened).to(place))
     options = {**asdict(reading), **asdict(scoring), "mask": suffix}
     about = {
         "network": network.architecture,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddrsapc.kernels import upsample_add_act
 from ddrsapc.layers.conv import conv_bn, conv_bn_relu
-from ddrsapc.layers.resize import resize
 
 
 class BilateralFusion(nn.Module):
@@ -40,9 +40,7 @@ class BilateralFusion(nn.Module):
         """Fuse the two maps; the shapes stay as they are."""
         up = self.low_to_high(F.relu(x_low))  # (N, high_channels, H / ratio, W / ratio)
         down = self.high_to_low(F.relu(x_high))  # (N, low_channels, H / ratio, W / ratio)
-        if down.shape[-2:] != x_low.shape[-2:]:
-            down = resize(down, x_low.shape[-2:])
-        return x_high + resize(up, x_high.shape[-2:]), x_low + down
+        return upsample_add_act(x_high, [up]), upsample_add_act(x_low, [down])
 
 
 def check_ratio(ratio: int) -> None:

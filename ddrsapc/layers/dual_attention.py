@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddrsapc.kernels import dual_gate, upsample_add_act
 from ddrsapc.layers.bilateral_fusion import check_ratio
 from ddrsapc.layers.conv import conv_bn, conv_bn_relu
-from ddrsapc.layers.resize import resize
 
 
 class DualAttentionModule(nn.Module):
@@ -45,25 +45,16 @@ class DualAttentionModule(nn.Module):
 
     def attention(self, x_high: Tensor, x_low: Tensor) -> tuple[Tensor, Tensor]:
         """The attention maps in (0, 1) of the two sides: (N, 1, H, W) and (N, 1, h, w)."""
-        return self._attend(F.relu(x_high), F.relu(x_low))
+        a_high, a_low = self.attention_high(F.relu(x_high)), self.attention_low(F.relu(x_low))
+        return torch.sigmoid(a_high), torch.sigmoid(a_low)
 
     def forward(self, x_high: Tensor, x_low: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse the two maps; the shapes stay as they are."""
-        high_size, low_size = x_high.shape[-2:], x_low.shape[-2:]
         r_high, r_low = F.relu(x_high), F.relu(x_low)
-
-        a_high, a_low = self._attend(r_high, r_low)  # (N, 1, H, W), (N, 1, h, w)
-        gate_high = a_high + (1 - resize(a_low, high_size))  # (N, 1, H, W)
-        gate_low = a_low + (1 - resize(a_high, low_size))  # (N, 1, h, w)
-
-        up = self.low_to_high(gate_low * r_low)  # (N, high_channels, h, w)
-        down = self.high_to_low(gate_high * r_high)  # (N, low_channels, ~h, ~w)
-        if down.shape[-2:] != low_size:
-            down = resize(down, low_size)
-        return x_high + resize(up, high_size), x_low + down
-
-    def _attend(self, r_high: Tensor, r_low: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.sigmoid(self.attention_high(r_high)), torch.sigmoid(self.attention_low(r_low))
+        a_high, a_low = self.attention_high(r_high), self.attention_low(r_low)  # (N, 1, H, W), (N, 1, h, w)
+        up = self.low_to_high(dual_gate(r_low, a_low, a_high))  # (N, high_channels, h, w)
+        down = self.high_to_low(dual_gate(r_high, a_high, a_low))  # (N, low_channels, ~h, ~w)
+        return upsample_add_act(x_high, [up]), upsample_add_act(x_low, [down])
 
 
 def _attention(channels: int) -> nn.Sequential:

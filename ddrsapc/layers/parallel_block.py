@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddrsapc.kernels import upsample_add_act
 from ddrsapc.layers.blocks import shortcut
 from ddrsapc.layers.norm import BatchNorm2d
-from ddrsapc.layers.resize import resize
 
 
 class ParallelBasicBlock(nn.Module):
@@ -52,10 +52,8 @@ class ParallelBasicBlock(nn.Module):
         full, half, quarter = (
             branch(_average_pool(x, factor)) for branch, factor in zip(self.branches, self.factors, strict=True)
         )
-        size = full.shape[-2:]
-        out = full + resize(half, size) + resize(quarter, size)  # (N, out_channels, H', W')
-        out = out + (x if self.downsample is None else self.downsample(x))
-        return F.relu(out) if self.act else out
+        residual = x if self.downsample is None else self.downsample(x)  # (N, out_channels, H', W')
+        return upsample_add_act(full, [half, quarter, residual], relu=self.act)
 
 
 def _branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

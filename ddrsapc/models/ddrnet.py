@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddrsapc.kernels import upsample_add_act
 from ddrsapc.layers import (
     DAPPM,
     BasicBlock,
@@ -23,7 +24,6 @@ from ddrsapc.layers import (
     SegmentationHead,
     conv_bn_relu,
     residual_stage,
-    resize,
 )
 from ddrsapc.models.base import FeatureInfo, SegmentationModel
 from ddrsapc.registry import register_model
@@ -95,7 +95,7 @@ class DualResolutionEncoder(nn.Module):
         x_high, x_low = self.fusion4(x_high, x_low)
 
         x_high, x_low = self.layer5_(F.relu(x_high)), self.layer5(F.relu(x_low))  # (N, 4w, ...), (N, 16w, H/8r, W/8r)
-        spp = x_high + resize(self.spp(x_low), x_high.shape[-2:])  # (N, 4w, H/r, W/r)
+        spp = upsample_add_act(x_high, [self.spp(x_low)])  # (N, 4w, H/r, W/r)
         return stem1, layer1, fusion3, spp
 
 

@@ -261,6 +261,27 @@ def test_channels_last(name):
     assert relative_error(model(x.to(memory_format=torch.channels_last)), expected) < 1e-4
 
 
+def test_optimized_for_inference(name):
+    model = randomised(name, aux_head=True).train()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    optimized = ddrsapc.optimize_for_inference(model)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+    model.eval()
+    assert type(optimized) is type(model)
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in network.modules()) for network in (model, optimized)]
+    assert norms[1] < 0.25 * norms[0]
+    for size in ((64, 96), (37, 101)):
+        x = torch.randn(2, 1, *size)
+        logits, expected = optimized(x), model(x)
+        assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
+        assert not logits.requires_grad
+    assert optimized.forward_features(x)[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_compiles_as_one_graph(name):
     torch.compiler.reset()
     model = randomised(name)

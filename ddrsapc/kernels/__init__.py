@@ -1,0 +1,92 @@
+"""Operations that networks and losses spend memory bandwidth on: one function each, so that one place can fuse them.
+
+Each is defined by its namesake in `ddrsapc.kernels.reference`, in plain ATen, which every device runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ddrsapc.kernels import reference
+
+__all__ = ["dual_gate", "ohem_cross_entropy", "upsample_add_act", "upsample_argmax"]
+
+
+def upsample_add_act(x: Tensor, terms: Sequence[Tensor], *, relu: bool = False) -> Tensor:
+    """Add maps of other resolutions to x, each resized bilinearly (`align_corners=False`) to its size.
+
+    Args:
+        x: (N, C, H, W), floating point.
+        terms: maps (N, C, h, w), usually of lower resolution; one of x's size is added as it is.
+        relu: end in ReLU.
+
+    Returns:
+        (N, C, H, W).
+    """
+    return reference.upsample_add_act(x, terms, relu=relu)
+
+
+def dual_gate(x: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """Scale x by the gate A + (1 - other A): its own attention, and what another resolution's lacks.
+
+    The attention maps A are sigmoids; the other one's is resized bilinearly (`align_corners=False`) to x's size.
+
+    Args:
+        x: (N, C, H, W), floating point.
+        own: (N, 1, H, W), x's attention before the sigmoid.
+        other: (N, 1, h, w), the other side's, of any resolution.
+
+    Returns:
+        (N, C, H, W).
+
+    Source:
+        The Dual Attention Module of the DDR-SAPC-U paper.
+    """
+    return reference.dual_gate(x, own, other)
+
+
+def ohem_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    threshold: float = 0.7,
+    min_kept: float = 0.05,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy over the difficult pixels; `ddrsapc.losses.OhemCrossEntropyLoss` defines them and checks its input.
+
+    Args:
+        logits: (N, C, H, W), or of lower resolution: they are then resized bilinearly (`align_corners=False`).
+        target: (N, H, W), int64 labels in [0, C) or `ignore_index`.
+        threshold: probability of the true class below which a pixel is always kept, in [0, 1].
+        min_kept: fraction of the valid pixels that is kept at least, in [0, 1].
+        ignore_index: label of pixels that do not count.
+        weight: (C,), one factor per class on its pixels' losses, or None.
+
+    Returns:
+        The loss, a scalar: float64 for float64 logits, else float32.
+    """
+    return reference.ohem_cross_entropy(
+        logits, target, threshold=threshold, min_kept=min_kept, ignore_index=ignore_index, weight=weight
+    )
+
+
+def upsample_argmax(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """The class of the largest logit of every pixel, the logits resized bilinearly (`align_corners=False`) to `size`.
+
+    Args:
+        logits: (N, C, h, w), floating point, C up to 256. The first of equal logits counts, and NaN as the largest.
+        size: (H, W).
+
+    Returns:
+        (N, H, W), uint8.
+
+    Raises:
+        ValueError: if there are more than 256 classes.
+    """
+    if logits.shape[1] > 256:
+        raise ValueError(f"labels are bytes, the logits have {logits.shape[1]} classes")
+    return reference.upsample_argmax(logits, size)

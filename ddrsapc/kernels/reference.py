@@ -1,0 +1,83 @@
+"""The operations in plain ATen: the specification of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["dual_gate", "ohem_cross_entropy", "upsample_add_act", "upsample_argmax"]
+
+
+def upsample_add_act(x: Tensor, terms: Sequence[Tensor], *, relu: bool) -> Tensor:
+    """See `ddrsapc.kernels.upsample_add_act`."""
+    out = x
+    for term in terms:
+        out = out + _resize(term, x.shape[-2:])  # (N, C, H, W)
+    return F.relu(out) if relu else out
+
+
+def dual_gate(x: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """See `ddrsapc.kernels.dual_gate`."""
+    gate = own.sigmoid() + (1 - _resize(other.sigmoid(), x.shape[-2:]))  # (N, 1, H, W)
+    return gate * x
+
+
+def upsample_argmax(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """See `ddrsapc.kernels.upsample_argmax`."""
+    return _resize(logits, size).max(1).indices.to(torch.uint8)  # several times faster than argmax on a CPU
+
+
+def ohem_cross_entropy(
+    logits: Tensor, target: Tensor, *, threshold: float, min_kept: float, ignore_index: int, weight: Tensor | None
+) -> Tensor:
+    """See `ddrsapc.kernels.ohem_cross_entropy`; no value is read back by the host."""
+    valid = target != ignore_index  # (N, H, W)
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    logits = _resize(logits, target.shape[-2:])  # (N, C, H, W)
+    loss = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")  # (N, H, W)
+    kept = _kept(torch.exp(-loss.detach()), valid, threshold, min_kept)  # (N, H, W)
+    if weight is not None:
+        loss = loss * weight[target.where(valid, 0)]
+    fallback, fallback_count = _largest(loss, valid, min_kept)
+    count = kept.sum()
+    total = torch.where(count > 0, loss.where(kept, 0).sum(), fallback)
+    return total / torch.where(count > 0, count, fallback_count).clamp(min=1)
+
+
+def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    if x.shape[-2:] == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _kept(probability: Tensor, valid: Tensor, threshold: float, min_kept: float) -> Tensor:
+    """Mask of the valid pixels strictly below the cut."""
+    probability = probability.where(valid, torch.inf)
+    smallest = probability.flatten().topk(_bound(valid, min_kept), largest=False).values
+    smallest = F.pad(smallest, (0, 1), value=torch.inf)  # no (k + 1)-th pixel: all are kept
+    # index_select, for indexing by a scalar tensor would read it back
+    cut = smallest.index_select(0, _k(valid, min_kept)[None]).clamp(min=threshold)
+    return ~(probability >= cut)  # NaN is kept, for the loss to show it
+
+
+def _largest(loss: Tensor, valid: Tensor, min_kept: float) -> tuple[Tensor, Tensor]:
+    """Sum of the k largest losses of valid pixels, and k (0 where none is valid)."""
+    k = torch.minimum(_k(valid, min_kept), valid.sum())
+    largest = loss.where(valid, 0).flatten().topk(_bound(valid, min_kept)).values
+    rank = torch.arange(len(largest), device=loss.device)
+    return largest.where(rank < k, 0).sum(), k
+
+
+def _k(valid: Tensor, min_kept: float) -> Tensor:
+    # float64 as in Python's int(min_kept * n); MPS has none
+    dtype = torch.float32 if valid.device.type == "mps" else torch.float64
+    return (valid.sum().to(dtype) * min_kept).long().clamp(min=1)
+
+
+def _bound(valid: Tensor, min_kept: float) -> int:
+    """An upper bound of k + 1 (the value if every pixel is valid), known without looking at the labels."""
+    return min(max(1, int(min_kept * valid.numel())) + 1, valid.numel())
