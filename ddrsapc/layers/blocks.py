@@ -53,7 +53,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, out_channels, H', W')
+        out = F.relu(self.bn1(self.conv1(x)))  # (N, out_channels, H', W')
         out = self.bn2(self.conv2(out))
         out = out + (x if self.downsample is None else self.downsample(x))
         return F.relu(out) if self.act else out
@@ -90,8 +90,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, 2 * channels, H', W')."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, channels, H, W)
-        out = F.relu(self.bn2(self.conv2(out)), inplace=True)  # (N, channels, H', W')
+        out = F.relu(self.bn1(self.conv1(x)))  # (N, channels, H, W)
+        out = F.relu(self.bn2(self.conv2(out)))  # (N, channels, H', W')
         out = self.bn3(self.conv3(out))  # (N, 2 * channels, H', W')
         out = out + (x if self.downsample is None else self.downsample(x))
         return F.relu(out) if self.act else out

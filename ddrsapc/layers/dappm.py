@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ddrsapc.kernels import upsample_add_act
 from ddrsapc.layers.norm import BatchNorm2d
+from ddrsapc.layers.resize import resize
 
 
 class DAPPM(nn.Module):
@@ -41,9 +41,11 @@ class DAPPM(nn.Module):
             ValueError: in training with a batch of one, whose global average has no variance to normalise by.
         """
         self.check_batch(x.shape[0])
+        size = x.shape[-2:]
         outputs = [self.scales[0](x)]  # (N, branch_channels, H, W) each
         for scale, process in zip(self.scales[1:], self.processes, strict=True):
-            outputs.append(process(upsample_add_act(outputs[-1], [scale(x)])))
+            # upsample_add_act compares sizes, which would bind an exported program to those that it was traced with
+            outputs.append(process(resize(scale(x), size) + outputs[-1]))
         out: Tensor = self.compression(torch.cat(outputs, dim=1)) + self.shortcut(x)
         return out  # (N, out_channels, H, W)
 

@@ -21,5 +21,5 @@ class SegmentationHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits at the input's resolution."""
         x = self.conv(F.relu(self.bn1(x)))  # (N, channels, H, W)
-        logits: Tensor = self.classifier(F.relu(self.bn2(x), inplace=True))
+        logits: Tensor = self.classifier(F.relu(self.bn2(x)))
         return logits

@@ -52,8 +52,9 @@ class ParallelBasicBlock(nn.Module):
         full, half, quarter = (
             branch(_average_pool(x, factor)) for branch, factor in zip(self.branches, self.factors, strict=True)
         )
-        residual = x if self.downsample is None else self.downsample(x)  # (N, out_channels, H', W')
-        return upsample_add_act(full, [half, quarter, residual], relu=self.act)
+        out = upsample_add_act(full, [half, quarter])  # (N, out_channels, H', W')
+        out = out + (x if self.downsample is None else self.downsample(x))
+        return F.relu(out) if self.act else out
 
 
 def _branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
