@@ -184,7 +184,8 @@ class _GraphedForward:
     def _may_replay(self, x: Tensor) -> bool:
         if not isinstance(x, Tensor) or not x.is_cuda or torch.compiler.is_compiling() or self.network.training:
             return False
-        if torch.jit.is_tracing() or torch.is_autocast_enabled("cuda") or torch.cuda.is_current_stream_capturing():
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if tracing or torch.is_autocast_enabled("cuda") or torch.cuda.is_current_stream_capturing():
             return False
         return not torch.is_grad_enabled() or not (
             x.requires_grad or any(parameter.requires_grad for parameter in self.network.parameters())
