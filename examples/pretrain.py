@@ -242,20 +242,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="name of the network")
     parser.add_argument("output", type=Path, help="folder for checkpoints, logs and last.safetensors")
+    parser.add_argument("--width", type=int, help="channels of the network's first level (the network's own)")
     parser.add_argument("--widen", type=Path, metavar="WEIGHTS", help="begin with those of a network half as wide")
     args = parser.parse_args(argv)
     try:
-        run(args.model, args.output, args.widen)
+        run(args.model, args.output, width=args.width, small=args.widen)
     except (CheckpointError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(name: str, output: Path, small: Path | None) -> None:
+def run(name: str, output: Path, *, width: int | None = None, small: Path | None = None) -> None:
     """Train a network from scratch, or with a small one's weights to begin with."""
     torch.manual_seed(0)
-    model = ddrsapc.create_model(name, num_classes=4)
+    options = {} if width is None else {"width": width}
+    model = ddrsapc.create_model(name, num_classes=4, **options)
     model.input_config = INPUT
     stages, first_seed = FROM_SCRATCH, 0
     if small is not None:
