@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(name: str, output: Path, *, width: int | None = None, small: Path | None = None) -> None:
     """Train a network from scratch, or with a small one's weights to begin with."""
     torch.manual_seed(0)
-    options = {} if width is None else {"width": width}
+    options: dict[str, Any] = {} if width is None else {"width": width}
     model = ddrsapc.create_model(name, num_classes=4, **options)
     model.input_config = INPUT
     stages, first_seed = FROM_SCRATCH, 0

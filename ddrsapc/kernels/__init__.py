@@ -1,6 +1,8 @@
-"""Operations that networks and losses spend memory bandwidth on: one function each, so that one place can fuse them.
+"""Operations that networks and losses spend bandwidth on: plain ATen everywhere, fused kernels on CUDA.
 
-Each is defined by its namesake in `ddrsapc.kernels.reference`, in plain ATen, which every device runs.
+Each function is defined by its namesake in `ddrsapc.kernels.reference`, which CPU tensors, exports and everything that
+no kernel covers run. CUDA tensors take Triton kernels where Triton is installed, as it is with PyTorch's CUDA
+builds; the environment variable `DDRSAPC_KERNELS` chooses: `auto`, `torch` (never) or `triton` (it must be there).
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ddrsapc.kernels import reference
+from ddrsapc.kernels.dispatch import KernelInfo, kernel_info
 
-__all__ = ["dual_gate", "ohem_cross_entropy", "upsample_add_act", "upsample_argmax"]
+__all__ = ["KernelInfo", "dual_gate", "kernel_info", "ohem_cross_entropy", "upsample_add_act", "upsample_argmax"]
 
 
 def upsample_add_act(x: Tensor, terms: Sequence[Tensor], *, relu: bool = False) -> Tensor:

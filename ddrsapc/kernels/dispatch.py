@@ -1,0 +1,90 @@
+"""Which implementation a tensor's kernels take."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+__all__ = ["KernelInfo", "kernel_info", "takes_kernel"]
+
+VARIABLE = "DDRSAPC_KERNELS"
+CHOICES = ("auto", "torch", "triton")
+LARGEST = 2**31 - 1
+"""Elements that the kernels' 32-bit indices reach."""
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """What runs where."""
+
+    requested: str
+    """The value of `DDRSAPC_KERNELS`: auto, torch or triton."""
+    triton: str | None
+    """The installed Triton's version; None without one."""
+    cuda: str
+    """What CUDA tensors take: triton (the fused kernels) or torch (plain ATen)."""
+    cpu: str = "torch"
+    """What CPU tensors take."""
+
+
+def kernel_info() -> KernelInfo:
+    """What the kernels run on here, whether there is a GPU or not.
+
+    Raises:
+        ValueError: if `DDRSAPC_KERNELS` is none of auto, torch and triton.
+        RuntimeError: if it is triton and Triton is not installed, or the GPU is older than it needs.
+    """
+    requested = os.environ.get(VARIABLE) or "auto"
+    if requested not in CHOICES:
+        raise ValueError(f"{VARIABLE} must be auto, torch or triton, got {requested!r}")
+    problem = _problem()
+    if requested == "triton" and problem is not None:
+        raise RuntimeError(f"{VARIABLE}=triton, but {problem}; set it to auto or torch")
+    use = requested != "torch" and problem is None
+    return KernelInfo(requested, _triton_version(), "triton" if use else "torch")
+
+
+def takes_kernel(*tensors: Tensor) -> bool:
+    """Whether an operation on these tensors may be a fused kernel: on CUDA, unless it is being exported."""
+    device = tensors[0].device
+    if device.type != "cuda" or any(t.device != device or not 0 < t.numel() <= LARGEST for t in tensors):
+        return False
+    return not _exporting() and _cuda_takes_triton()
+
+
+def _cuda_takes_triton() -> bool:
+    return kernel_info().cuda == "triton"
+
+
+# torch.compiler.assume_constant_result sets this too, but imports the compiler, and with it Triton
+_cuda_takes_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _exporting() -> bool:
+    """Exported programs hold ATen nodes only, so that they run without this package."""
+    is_exporting = getattr(torch.compiler, "is_exporting", None)  # newer than the oldest supported torch
+    traces = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return traces or (is_exporting is not None and is_exporting())
+
+
+def _problem() -> str | None:
+    """Why the kernels cannot run here; None if they can, as far as can be known without a GPU."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+        return "this GPU is older than compute capability 8.0"
+    return None
+
+
+def _triton_version() -> str | None:
+    if find_spec("triton") is None:
+        return None
+    try:
+        return version("triton")
+    except PackageNotFoundError:  # distributed under another name
+        return "unknown"

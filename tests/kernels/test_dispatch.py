@@ -1,0 +1,67 @@
+import importlib.util
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+
+from ddrsapc.kernels import dispatch, kernel_info
+
+
+@pytest.fixture
+def triton(monkeypatch):
+    """`triton(version)`: as if this Triton were installed; None: none."""
+
+    def install(version):
+        monkeypatch.setattr(dispatch, "find_spec", lambda name: version and importlib.util.find_spec("ddrsapc"))
+        monkeypatch.setattr(dispatch, "version", lambda name: version)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("requested", "version", "cuda"),
+    [
+        (None, "3.7.1", "triton"),
+        ("", "3.7.1", "triton"),
+        ("auto", "3.7.1", "triton"),
+        ("auto", None, "torch"),
+        ("torch", "3.7.1", "torch"),
+        ("torch", None, "torch"),
+        ("triton", "3.7.1", "triton"),
+    ],
+)
+def test_the_environment_chooses(requested, version, cuda, triton, monkeypatch):
+    triton(version)
+    monkeypatch.delenv("DDRSAPC_KERNELS", raising=False)
+    if requested is not None:
+        monkeypatch.setenv("DDRSAPC_KERNELS", requested)
+    info = kernel_info()
+    assert (info.requested, info.triton, info.cuda, info.cpu) == (requested or "auto", version, cuda, "torch")
+    with pytest.raises(FrozenInstanceError):
+        info.cuda = "torch"
+
+
+def test_bad_choices_are_named(triton, monkeypatch):
+    triton(None)
+    monkeypatch.setenv("DDRSAPC_KERNELS", "Triton")
+    with pytest.raises(ValueError, match=r"DDRSAPC_KERNELS must be auto, torch or triton, got 'Triton'"):
+        kernel_info()
+    monkeypatch.setenv("DDRSAPC_KERNELS", "triton")
+    with pytest.raises(
+        RuntimeError, match=r"DDRSAPC_KERNELS=triton, but Triton is not installed; set it to auto or torch"
+    ):
+        kernel_info()
+
+
+def test_an_old_gpu_takes_aten(triton, monkeypatch):
+    triton("3.7.1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, cuda in (((7, 5), "torch"), ((8, 0), "triton"), ((12, 0), "triton")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
+        assert kernel_info().cuda == cuda
+
+
+def test_the_cpu_takes_aten_whatever_is_chosen(monkeypatch):
+    monkeypatch.setenv("DDRSAPC_KERNELS", "triton")
+    assert not dispatch.takes_kernel(torch.zeros(1))
