@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["accumulator", "corners", "position", "share", "tile", "window_start"]
+__all__ = ["accumulator", "centre", "corners", "position", "share", "tile", "window_start"]
 
 
 def tile(channels: int, elements: int) -> tuple[int, int]:
@@ -41,9 +41,20 @@ def corners(i, size, FACTOR: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
+def centre(i, FACTOR: tl.constexpr, ACC: tl.constexpr):
+    """As `corners`, where the input is FACTOR times as large as the output: both lie in the middle of a block."""
+    low = i * FACTOR + (FACTOR - 1) // 2
+    weight = tl.full(i.shape, 0.5 if FACTOR % 2 == 0 else 0.0, ACC)
+    return low, low + (1 - FACTOR % 2), weight
+
+
+@triton.jit
 def window_start(i, FACTOR: tl.constexpr):
-    """The first of the 2 FACTOR output indices, some outside the map, that input index i contributes to."""
-    return i * FACTOR - FACTOR + FACTOR // 2
+    """The first output index, maybe outside the map, of those that input index i contributes to.
+
+    They are 2 FACTOR, one fewer for an odd FACTOR.
+    """
+    return i * FACTOR - FACTOR // 2
 
 
 @triton.jit

@@ -83,11 +83,11 @@ def backward_kernel(
     mask = (pixel < pixels)[:, None] & (channel < channels)
     image, low_y, low_x = position(pixel, height, width)
     total = tl.zeros((BLOCK_P, BLOCK_C), ACC)
-    for j in range(2 * FACTOR_Y):
+    for j in range(2 * FACTOR_Y - FACTOR_Y % 2):
         y = window_start(low_y, FACTOR_Y) + j
         wy = share(y, low_y, height, FACTOR_Y, ACC)
         row = (image * (height * FACTOR_Y) + y) * (width * FACTOR_X)
-        for k in tl.static_range(2 * FACTOR_X):
+        for k in tl.static_range(2 * FACTOR_X - FACTOR_X % 2):
             x = window_start(low_x, FACTOR_X) + k
             weight = (wy * share(x, low_x, width, FACTOR_X, ACC))[:, None]
             offset = (row + x)[:, None] * channels + channel
