@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ddrsapc.kernels import reference
-from ddrsapc.kernels.dispatch import KernelInfo, kernel_info
+from ddrsapc.kernels import ops, reference
+from ddrsapc.kernels.dispatch import KernelInfo, kernel_info, takes_kernel
 
 __all__ = ["KernelInfo", "dual_gate", "kernel_info", "ohem_cross_entropy", "upsample_add_act", "upsample_argmax"]
 
@@ -28,6 +28,8 @@ def upsample_add_act(x: Tensor, terms: Sequence[Tensor], *, relu: bool = False) 
     Returns:
         (N, C, H, W).
     """
+    if takes_kernel(x, *terms) and ops.upsample_add_act_fits(x, terms):
+        return ops.upsample_add_act(x, list(terms), relu)
     return reference.upsample_add_act(x, terms, relu=relu)
 
 
@@ -47,6 +49,8 @@ def dual_gate(x: Tensor, own: Tensor, other: Tensor) -> Tensor:
     Source:
         The Dual Attention Module of the DDR-SAPC-U paper.
     """
+    if takes_kernel(x, own, other) and ops.dual_gate_fits(x, own, other):
+        return ops.dual_gate(x, own, other)
     return reference.dual_gate(x, own, other)
 
 
@@ -72,6 +76,9 @@ def ohem_cross_entropy(
     Returns:
         The loss, a scalar: float64 for float64 logits, else float32.
     """
+    if takes_kernel(logits, target) and ops.ohem_cross_entropy_fits(logits, target, weight):
+        loss, _, _ = ops.ohem_cross_entropy(logits, target, weight, threshold, min_kept, ignore_index)
+        return loss
     return reference.ohem_cross_entropy(
         logits, target, threshold=threshold, min_kept=min_kept, ignore_index=ignore_index, weight=weight
     )
@@ -92,4 +99,6 @@ def upsample_argmax(logits: Tensor, size: Sequence[int]) -> Tensor:
     """
     if logits.shape[1] > 256:
         raise ValueError(f"labels are bytes, the logits have {logits.shape[1]} classes")
+    if takes_kernel(logits) and ops.upsample_argmax_fits(logits, size):
+        return ops.upsample_argmax(logits, list(size))
     return reference.upsample_argmax(logits, size)

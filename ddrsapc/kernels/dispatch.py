@@ -14,6 +14,7 @@ __all__ = ["KernelInfo", "kernel_info", "takes_kernel"]
 
 VARIABLE = "DDRSAPC_KERNELS"
 CHOICES = ("auto", "torch", "triton")
+DEVICE = "cuda"
 LARGEST = 2**31 - 1
 """Elements that the kernels' 32-bit indices reach."""
 
@@ -52,7 +53,7 @@ def kernel_info() -> KernelInfo:
 def takes_kernel(*tensors: Tensor) -> bool:
     """Whether an operation on these tensors may be a fused kernel: on CUDA, unless it is being exported."""
     device = tensors[0].device
-    if device.type != "cuda" or any(t.device != device or not 0 < t.numel() <= LARGEST for t in tensors):
+    if device.type != DEVICE or any(t.device != device or not 0 < t.numel() <= LARGEST for t in tensors):
         return False
     return not _exporting() and _cuda_takes_triton()
 

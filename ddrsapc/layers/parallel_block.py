@@ -28,6 +28,9 @@ class ParallelBasicBlock(nn.Module):
         stride: stride of each branch's first convolution.
         downsample: the shortcut; None: the identity, or a 1x1 convolution + batch norm where the shape changes.
         act: False leaves the final ReLU to the consumer.
+
+    Raises:
+        ValueError: in the forward pass, if `downsample` gives another shape than the branches.
     """
 
     expansion: ClassVar[int] = 1
@@ -52,9 +55,10 @@ class ParallelBasicBlock(nn.Module):
         full, half, quarter = (
             branch(_average_pool(x, factor)) for branch, factor in zip(self.branches, self.factors, strict=True)
         )
-        out = upsample_add_act(full, [half, quarter])  # (N, out_channels, H', W')
-        out = out + (x if self.downsample is None else self.downsample(x))
-        return F.relu(out) if self.act else out
+        identity = x if self.downsample is None else self.downsample(x)  # (N, out_channels, H', W')
+        if identity.shape != full.shape:  # it would be resized
+            raise ValueError(f"the shortcut gives {tuple(identity.shape)}, the branches {tuple(full.shape)}")
+        return upsample_add_act(full, [half, quarter, identity], relu=self.act)
 
 
 def _branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

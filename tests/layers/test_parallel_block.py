@@ -88,3 +88,9 @@ def test_exports_with_dynamic_sizes():
     program = export(block, (torch.randn(1, 3, 24, 32),), dynamic_shapes=(shapes,)).module()
     x = torch.randn(1, 3, 64, 40)
     torch.testing.assert_close(program(x), block(x))
+
+
+def test_a_shortcut_of_another_shape_is_named():
+    block = ParallelBasicBlock(4, 8, 2, torch.nn.Conv2d(4, 8, 1))
+    with pytest.raises(ValueError, match=r"the shortcut gives \(1, 8, 8, 8\), the branches \(1, 8, 4, 4\)"):
+        block(torch.randn(1, 4, 8, 8))

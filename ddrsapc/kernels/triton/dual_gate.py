@@ -156,9 +156,7 @@ def gather_kernel(
             for l in tl.static_range(2 * FACTOR_X - FACTOR_X % 2):  # noqa: E741
                 x = window_start(j, FACTOR_X) + l
                 weight = wy * share(x, j, width, FACTOR_X, ACC)
-                total += weight * tl.load(
-                    grad_gate + (image * h + y) * w + x, mask=inside & (weight > 0), other=0.0
-                )
+                total += weight * tl.load(grad_gate + (image * h + y) * w + x, mask=inside & (weight > 0), other=0.0)
     attention = tl.sigmoid(tl.load(other + pixel, mask=inside, other=0.0).to(ACC))
     tl.store(grad_other + pixel, -total * attention * (1 - attention), mask=inside)
 

@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ddrsapc.kernels.layout import memory_format, strides
-from ddrsapc.kernels.triton.bilinear import position
+from ddrsapc.kernels.layout import memory_format
 from ddrsapc.kernels.triton.logits import load_logits
 
 __all__ = ["forward", "forward_kernel"]
@@ -23,9 +22,8 @@ def forward_kernel(
     pixels,
     height,
     width,
-    classes,
-    stride_class,
-    stride_pixel,
+    CLASSES: tl.constexpr,
+    LAST: tl.constexpr,
     FACTOR_Y: tl.constexpr,
     FACTOR_X: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -34,9 +32,8 @@ def forward_kernel(
     """A tile of the labels; `height` and `width` are the logits' own."""
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     mask = pixel < pixels
-    image, y, x = position(pixel, height * FACTOR_Y, width * FACTOR_X)
     value = load_logits(
-        logits, image, y, x, mask, height, width, classes, stride_class, stride_pixel, FACTOR_Y, FACTOR_X, BLOCK_C
+        logits, pixel, mask, height, width, CLASSES, LAST, FACTOR_Y, FACTOR_X, BLOCK_C
     )  # (BLOCK_P, BLOCK_C)
     channel = tl.arange(0, BLOCK_C)[None, :]
     is_nan = value != value  # noqa: PLR0124  # the largest of all, as in ATen
@@ -60,8 +57,8 @@ def forward(logits: Tensor, factors: Sequence[int]) -> Tensor:
         out.numel(),
         height,
         width,
-        classes,
-        *strides(logits, layout),
+        CLASSES=classes,
+        LAST=layout == torch.channels_last,
         FACTOR_Y=factors[0],
         FACTOR_X=factors[1],
         BLOCK_P=block_p,
