@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -15,6 +16,8 @@ __all__ = ["KernelInfo", "kernel_info", "takes_kernel"]
 VARIABLE = "DDRSAPC_KERNELS"
 CHOICES = ("auto", "torch", "triton")
 DEVICE = "cuda"
+OLDEST_TRITON = (3, 4)
+"""The kernels are compiled by 3.4 to 3.7; 3.3 refuses them."""
 LARGEST = 2**31 - 1
 """Elements that the kernels' 32-bit indices reach."""
 
@@ -38,7 +41,7 @@ def kernel_info() -> KernelInfo:
 
     Raises:
         ValueError: if `DDRSAPC_KERNELS` is none of auto, torch and triton.
-        RuntimeError: if it is triton and Triton is not installed, or the GPU is older than it needs.
+        RuntimeError: if it is triton and Triton is not installed or too old, or the GPU is.
     """
     requested = os.environ.get(VARIABLE) or "auto"
     if requested not in CHOICES:
@@ -75,8 +78,12 @@ def _exporting() -> bool:
 
 def _problem() -> str | None:
     """Why the kernels cannot run here; None if they can, as far as can be known without a GPU."""
-    if find_spec("triton") is None:
+    installed = _triton_version()
+    if installed is None:
         return "Triton is not installed"
+    numbers = re.match(r"(\d+)\.(\d+)", installed)
+    if numbers is not None and tuple(map(int, numbers.groups())) < OLDEST_TRITON:
+        return f"Triton {installed} is older than {OLDEST_TRITON[0]}.{OLDEST_TRITON[1]}"
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
         return "this GPU is older than compute capability 8.0"
     return None

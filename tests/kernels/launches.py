@@ -19,6 +19,11 @@ class Launch:
     args: dict[str, Any]
     grid: tuple[int, ...]
 
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What a specialisation is made for, by the names in capitals."""
+        return {key: value for key, value in self.args.items() if key.isupper()}
+
     def compile(self, capability: int) -> Any:
         """As for a GPU of that compute capability, by the compiler that Triton brings."""
         signature, constants, attributes = {}, {}, {}

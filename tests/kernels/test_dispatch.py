@@ -25,6 +25,9 @@ def triton(monkeypatch):
         (None, "3.7.1", "triton"),
         ("", "3.7.1", "triton"),
         ("auto", "3.7.1", "triton"),
+        ("auto", "3.10.0+git1", "triton"),
+        ("auto", "unknown", "triton"),
+        ("auto", "3.3.1", "torch"),
         ("auto", None, "torch"),
         ("torch", "3.7.1", "torch"),
         ("torch", None, "torch"),
@@ -51,6 +54,13 @@ def test_bad_choices_are_named(triton, monkeypatch):
     with pytest.raises(
         RuntimeError, match=r"DDRSAPC_KERNELS=triton, but Triton is not installed; set it to auto or torch"
     ):
+        kernel_info()
+
+
+def test_an_old_triton_is_named(triton, monkeypatch):
+    triton("3.3.1")
+    monkeypatch.setenv("DDRSAPC_KERNELS", "triton")
+    with pytest.raises(RuntimeError, match=r"DDRSAPC_KERNELS=triton, but Triton 3\.3\.1 is older than 3\.4; set it to"):
         kernel_info()
 
 

@@ -92,5 +92,5 @@ def test_exports_with_dynamic_sizes():
 
 def test_a_shortcut_of_another_shape_is_named():
     block = ParallelBasicBlock(4, 8, 2, torch.nn.Conv2d(4, 8, 1))
-    with pytest.raises(ValueError, match=r"the shortcut gives \(1, 8, 8, 8\), the branches \(1, 8, 4, 4\)"):
-        block(torch.randn(1, 4, 8, 8))
+    with pytest.raises(ValueError, match=r"the shortcut gives \(2, 8, 16, 16\), the branches \(2, 8, 8, 8\)"):
+        block(torch.randn(2, 4, 16, 16))

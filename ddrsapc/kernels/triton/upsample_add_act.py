@@ -110,7 +110,7 @@ def forward(x: Tensor, terms: Sequence[Tensor], factors: Sequence[tuple[int, int
     _, height, width = x.shape[1:]
     channels = x.shape[1] if layout == torch.channels_last else 1
     pixels = x.numel() // channels
-    block_p, block_c = tile(channels, 1024)
+    block_p, block_c = tile(channels, 1024 if channels > 1 else 512)
     forward_kernel[triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c)](
         out,
         x,
@@ -140,7 +140,7 @@ def backward(grad: Tensor, out: Tensor | None, factors: Sequence[tuple[int, int]
     grad = grad.contiguous(memory_format=layout)
     batch, all_channels, height, width = grad.shape
     channels = all_channels if layout == torch.channels_last else 1
-    block_p, block_c = tile(channels, 512)
+    block_p, block_c = tile(channels, 512 if channels > 1 else 256)
     grads: list[Tensor] = []
     for factor_y, factor_x in factors:
         shape = (batch, all_channels, height // factor_y, width // factor_x)

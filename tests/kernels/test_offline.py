@@ -1,0 +1,154 @@
+"""The kernels compiled for GPUs that are not there: what the interpreter lets pass, registers, width of loads."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+
+from ddrsapc.kernels.layout import Ratio  # noqa: E402
+from ddrsapc.kernels.triton import (  # noqa: E402
+    dual_gate,
+    ohem_cross_entropy,
+    ohem_kernels,
+    upsample_add_act,
+    upsample_argmax,
+)
+from tests.kernels.launches import recorded  # noqa: E402
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+CAPABILITIES = [80, 90, 100, 120]
+NHWC, NCHW = torch.channels_last, torch.contiguous_format
+PRIMARY = (torch.bfloat16, NHWC)
+OTHERS = [
+    (torch.float16, NHWC),
+    (torch.float32, NHWC),
+    (torch.float32, NCHW),
+    (torch.bfloat16, NCHW),
+    (torch.float64, NCHW),
+]
+
+
+def maps(dtype, layout, *shapes):
+    return [torch.empty(4, *shape, dtype=dtype, device="meta", memory_format=layout) for shape in shapes]
+
+
+def of_upsample_add_act(dtype, layout):
+    x, half, quarter = maps(dtype, layout, (64, 128, 128), (64, 64, 64), (64, 32, 32))
+    upsample_add_act.forward(x, [half, quarter, x], [(2, 2), (4, 4), (1, 1)], relu=True)
+    upsample_add_act.backward(x, x, [(2, 2), (4, 4)])
+    upsample_add_act.forward(x, [half], [(2, 2)], relu=False)
+    upsample_add_act.backward(x, None, [(2, 2)])
+
+
+def of_dual_gate(dtype, layout):
+    high, low = maps(dtype, layout, (64, 128, 128), (128, 64, 64))
+    a_high, a_low = maps(dtype, NCHW, (1, 128, 128), (1, 64, 64))
+    for x, own, other, down in ((high, a_high, a_low, False), (low, a_low, a_high, True)):
+        dual_gate.forward(x, own, other, Ratio(2, 2, down))
+        dual_gate.backward(x, x, own, other, Ratio(2, 2, down))
+
+
+def of_ohem_cross_entropy(dtype, layout):
+    target = torch.empty(4, 512, 512, dtype=torch.long, device="meta")
+    settings = {"threshold": 0.7, "min_kept": 0.05, "ignore_index": 255}
+    for factor in (1, 8):
+        (logits,) = maps(dtype, layout, (4, 512 // factor, 512 // factor))
+        for weight in (None, torch.empty(4, device="meta")):
+            saved = ohem_cross_entropy.forward(logits, target, weight, (factor, factor), **settings)
+            ohem_cross_entropy.backward(saved[0], logits, target, weight, *saved[1:], (factor, factor))
+
+
+def of_upsample_argmax(dtype, layout):
+    for factor in (1, 8):
+        upsample_argmax.forward(*maps(dtype, layout, (4, 512 // factor, 512 // factor)), (factor, factor))
+
+
+REGISTERS = {NHWC: 80, NCHW: 128}
+"""That a thread may use: of 80, three blocks of 256 threads fit a processor at once."""
+# bytes of the narrowest and of the widest load from memory, of bfloat16 in channels_last without factors of 8
+LOADS = {
+    ("upsample_add_act", "forward_kernel"): (16, 16),
+    ("upsample_add_act", "backward_kernel"): (8, 8),
+    ("dual_gate", "forward_kernel"): (2, 16),  # attention maps have one channel
+    ("dual_gate", "backward_kernel"): (2, 16),
+    ("ohem_kernels", "loss_kernel"): (8, 16),  # the logits of four classes, labels of two pixels
+    ("ohem_kernels", "backward_kernel"): (4, 16),  # the numbers that the whole grid reads
+    ("upsample_argmax", "forward_kernel"): (8, 8),
+}
+KERNELS = {  # what launches a kernel's specialisations, and dtypes that take it
+    "upsample_add_act": (of_upsample_add_act, True),
+    "dual_gate": (of_dual_gate, True),
+    "ohem_cross_entropy": (of_ohem_cross_entropy, False),
+    "upsample_argmax": (of_upsample_argmax, False),
+}
+CASES = [
+    (name, *case)
+    for name, (_, takes_float64) in KERNELS.items()
+    for case in [(*PRIMARY, capability) for capability in CAPABILITIES] + [(*other, 90) for other in OTHERS]
+    if takes_float64 or case[0] != torch.float64
+]
+
+
+def specialisations(name, dtype, layout):
+    """The different ones that the launchers start."""
+    with recorded() as launches:
+        KERNELS[name][0](dtype, layout)
+    return list({(launch.kernel.fn.__name__, str(launch.constants)): launch for launch in launches}.values())
+
+
+def resources(binary, path):
+    """(registers, bytes of stack, bytes of local memory) per thread."""
+    path.write_bytes(binary)
+    dump = subprocess.run([CUOBJDUMP, "--dump-resource-usage", path], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", dump)
+    return tuple(map(int, found.groups()))
+
+
+def widths(ptx):
+    """Bytes of the loads from memory."""
+    found = re.findall(r"ld\.global(?:\.\w+?)*?(?:\.v(\d))?\.b(\d+)", ptx)
+    return sorted(int(vector or 1) * int(bits) // 8 for vector, bits in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "dtype", "layout", "capability"), CASES)
+def test_compiles_without_spills_to_few_registers_and_wide_loads(
+    name, dtype, layout, capability, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for launch in specialisations(name, dtype, layout):
+        compiled = launch.compile(capability)
+        registers, stack, local = resources(compiled.asm["cubin"], tmp_path / "kernel.cubin")
+        about = (launch.kernel.fn.__name__, launch.constants)
+        assert (stack, local) == (0, 0), about
+        assert registers <= REGISTERS[layout], about
+        module = launch.kernel.fn.__module__.rpartition(".")[2]
+        expected = LOADS.get((module, about[0]))
+        if (dtype, layout) == PRIMARY and expected and launch.constants.get("FACTOR_Y", 1) < 8:
+            found = widths(compiled.asm["ptx"])
+            assert (found[0], found[-1]) == expected, about
+
+
+def test_the_fraction_to_keep_is_not_rounded_to_float32():
+    launches = specialisations("ohem_cross_entropy", *PRIMARY)
+    types = {p.annotation_type for launch in launches for p in launch.kernel.params if p.name == "min_kept"}
+    assert types == {"fp64"}
+
+
+def test_all_kernels_are_compiled():
+    names = {
+        f"{launch.kernel.fn.__module__.rpartition('.')[2]}.{launch.kernel.fn.__name__}"
+        for name in KERNELS
+        for launch in specialisations(name, *PRIMARY)
+    }
+    modules = (dual_gate, ohem_kernels, upsample_add_act, upsample_argmax)
+    assert names == {
+        f"{module.__name__.rpartition('.')[2]}.{name}"
+        for module in modules
+        for name in module.__all__
+        if name.endswith("_kernel")
+    }
