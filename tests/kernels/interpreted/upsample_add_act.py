@@ -26,8 +26,7 @@ def problem(case, dtype, memory_format, batch=2):
 
 @pytest.mark.parametrize("memory_format", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("case", CASES[:2])
+@pytest.mark.parametrize(("case", "relu"), [(CASES[0], False), (CASES[1], True)])
 def test_dtypes_and_layouts(case, relu, dtype, memory_format, launch):
     check(case, relu, dtype, memory_format, launch)
 
