@@ -84,6 +84,8 @@ def _problem() -> str | None:
     numbers = re.match(r"(\d+)\.(\d+)", installed)
     if numbers is not None and tuple(map(int, numbers.groups())) < OLDEST_TRITON:
         return f"Triton {installed} is older than {OLDEST_TRITON[0]}.{OLDEST_TRITON[1]}"
+    if torch.version.hip is not None:
+        return "the kernels were not tried on AMD GPUs"
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
         return "this GPU is older than compute capability 8.0"
     return None

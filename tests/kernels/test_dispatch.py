@@ -72,6 +72,12 @@ def test_an_old_gpu_takes_aten(triton, monkeypatch):
         assert kernel_info().cuda == cuda
 
 
+def test_an_amd_gpu_takes_aten(triton, monkeypatch):
+    triton("3.7.1")
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert kernel_info().cuda == "torch"
+
+
 def test_the_cpu_takes_aten_whatever_is_chosen(monkeypatch):
     monkeypatch.setenv("DDRSAPC_KERNELS", "triton")
     assert not dispatch.takes_kernel(torch.zeros(1))

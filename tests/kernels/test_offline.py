@@ -17,7 +17,7 @@ from ddrsapc.kernels.triton import (  # noqa: E402
     upsample_add_act,
     upsample_argmax,
 )
-from tests.kernels.launches import recorded  # noqa: E402
+from tests.kernels.offline import compiled_for  # noqa: E402
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 CAPABILITIES = [80, 90, 100, 120]
@@ -93,11 +93,11 @@ CASES = [
 ]
 
 
-def specialisations(name, dtype, layout):
+def specialisations(name, dtype, layout, capability):
     """The different ones that the launchers start."""
-    with recorded() as launches:
+    with compiled_for(capability) as found:
         KERNELS[name][0](dtype, layout)
-    return list({(launch.kernel.fn.__name__, str(launch.constants)): launch for launch in launches}.values())
+    return found
 
 
 def resources(binary, path):
@@ -120,35 +120,29 @@ def test_compiles_without_spills_to_few_registers_and_wide_loads(
     name, dtype, layout, capability, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    for launch in specialisations(name, dtype, layout):
-        compiled = launch.compile(capability)
-        registers, stack, local = resources(compiled.asm["cubin"], tmp_path / "kernel.cubin")
-        about = (launch.kernel.fn.__name__, launch.constants)
-        assert (stack, local) == (0, 0), about
-        assert registers <= REGISTERS[layout], about
-        module = launch.kernel.fn.__module__.rpartition(".")[2]
-        expected = LOADS.get((module, about[0]))
-        if (dtype, layout) == PRIMARY and expected and launch.constants.get("FACTOR_Y", 1) < 8:
-            found = widths(compiled.asm["ptx"])
-            assert (found[0], found[-1]) == expected, about
+    for kernel in specialisations(name, dtype, layout, capability):
+        registers, stack, local = resources(kernel.asm["cubin"], tmp_path / "kernel.cubin")
+        assert (stack, local) == (0, 0), kernel
+        assert registers <= REGISTERS[layout], kernel
+        expected = LOADS.get((kernel.module, kernel.name))
+        if (dtype, layout) == PRIMARY and expected and kernel.constants.get("FACTOR_Y", 1) < 8:
+            found = widths(kernel.asm["ptx"])
+            assert (found[0], found[-1]) == expected, kernel
 
 
-def test_the_fraction_to_keep_is_not_rounded_to_float32():
-    launches = specialisations("ohem_cross_entropy", *PRIMARY)
-    types = {p.annotation_type for launch in launches for p in launch.kernel.params if p.name == "min_kept"}
-    assert types == {"fp64"}
-
-
+@pytest.mark.slow
 def test_all_kernels_are_compiled():
-    names = {
-        f"{launch.kernel.fn.__module__.rpartition('.')[2]}.{launch.kernel.fn.__name__}"
-        for name in KERNELS
-        for launch in specialisations(name, *PRIMARY)
-    }
+    names = {(kernel.module, kernel.name) for name in KERNELS for kernel in specialisations(name, *PRIMARY, 90)}
     modules = (dual_gate, ohem_kernels, upsample_add_act, upsample_argmax)
     assert names == {
-        f"{module.__name__.rpartition('.')[2]}.{name}"
+        (module.__name__.rpartition(".")[2], name)
         for module in modules
         for name in module.__all__
         if name.endswith("_kernel")
     }
+
+
+def test_the_fraction_to_keep_is_not_rounded_to_float32():
+    kernels = (ohem_kernels.digit_kernel, ohem_kernels.sum_kernel, ohem_kernels.finish_kernel)
+    types = {p.annotation_type for kernel in kernels for p in kernel.params if p.name == "min_kept"}
+    assert types == {"fp64"}
