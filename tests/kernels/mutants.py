@@ -59,9 +59,9 @@ MUTANTS = [
         ("off by one", "upsample_add_act", "range(2 * FACTOR_Y - FACTOR_Y % 2)", "range(2 * FACTOR_Y - 1)"),
         (
             "accumulation",
-            "upsample_add_act",
-            "total = tl.load(x + offset, mask=mask, other=0.0).to(ACC)",
-            "total = tl.load(x + offset, mask=mask, other=0.0)",
+            "bilinear",
+            "tl.float64 if x.element_size() == 8 else tl.float32",
+            "tl.float64 if x.element_size() == 8 else tl.float16",
         ),
         ("condition", "upsample_add_act", "(y // FACTOR_Y == low_y)", "(y // FACTOR_Y == low_y + 1)"),
         ("condition", "upsample_add_act", "tl.where(positive <= 0, 0.0, value)", "value"),
@@ -94,8 +94,8 @@ MUTANTS = [
         (
             "accumulation",
             "dual_gate",
-            "value = tl.load(x + offset, mask=mask, other=0.0).to(ACC)",
-            "value = tl.load(x + offset, mask=mask, other=0.0)",
+            "mask=mask, other=0.0).to(ACC), 1)",
+            "mask=mask, other=0.0).to(ACC), 1).to(tl.float16)",
         ),
         ("condition", "dual_gate", "-total * attention", "total * attention"),
         (
@@ -142,9 +142,9 @@ MUTANTS = [
         ("off by one", "bilinear", "row // height, row % height", "row // height, row % width"),
         (
             "accumulation",
-            "logits",
-            "d = tl.load(logits + offset, mask=counts, other=0.0).to(tl.float32)",
-            "d = tl.load(logits + offset, mask=counts, other=0.0).to(tl.float16)",
+            "bilinear",
+            ".to(ACC) / (2 * FACTOR)",
+            ".to(tl.int32) // (2 * FACTOR)",
         ),
         (
             "condition",

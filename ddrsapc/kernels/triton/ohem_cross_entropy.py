@@ -52,7 +52,8 @@ def forward(
     pixels, (_, classes, height, width) = target.numel(), logits.shape
     cut = -math.log(threshold) if threshold > 0 else math.inf
 
-    result, choice = logits.new_empty((), dtype=torch.float32), logits.new_zeros(4, dtype=torch.float32)
+    result = torch.empty((), dtype=torch.float32, device=logits.device)
+    choice = torch.zeros(4, dtype=torch.float32, device=logits.device)
     losses = torch.empty(target.shape, dtype=torch.float32, device=logits.device)
     state = torch.zeros(COUNTS.value + 2 * SELECTION.value, dtype=torch.int32, device=logits.device)
     block_p, block_c = _tile(classes, 2048)

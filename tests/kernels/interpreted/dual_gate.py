@@ -49,7 +49,7 @@ def check(case, dtype, memory_format, launch):
         assert_backward(actual, wanted)
 
 
-def test_other_strides_are_copied(launch):
+def test_other_strides_are_copied():
     x, own, other = torch.randn(1, 3, 9, 9)[..., :8, :6], torch.randn(1, 1, 8, 6), torch.randn(1, 1, 4, 3)
     out = kernel.forward(x, own, other, layout.Ratio(2, 2, False))
     assert_forward(out, reference.dual_gate(x.double(), own.double(), other.double()))

@@ -107,7 +107,7 @@ def test_nan_and_wrong_labels_show(launch):
     loss, losses, choice = launch(kernel.forward, logits, target, None, (1, 1), **DEFAULTS)
     assert loss.isnan()
     assert losses.isnan().sum() == 1
-    grad = kernel.backward(torch.ones(()), logits, target, None, losses, choice, (1, 1))
+    grad = launch(kernel.backward, torch.ones(()), logits, target, None, losses, choice, (1, 1))
     assert torch.equal(grad.isnan().nonzero()[:, 2:].unique(dim=0), torch.tensor([[2, 3]]))
     logits, target = problem((1, 4, 6, 6), (1, 1), ignored=0)
     target[0, 0, 0] = 4

@@ -57,7 +57,7 @@ def check(case, relu, dtype, memory_format, launch):
         assert_backward(actual, expected_terms[i])
 
 
-def test_other_strides_are_copied(launch):
+def test_other_strides_are_copied():
     """A cropped map, one of the other layout, and a gradient that is one number at every pixel."""
     x, terms, factors = problem((3, (6, 8), [(2, 2), (1, 1)]), torch.float32, torch.channels_last, batch=1)
     cropped = torch.randn(1, 3, 9, 9).to(memory_format=torch.channels_last)[..., :6, :8]
@@ -71,8 +71,8 @@ def test_other_strides_are_copied(launch):
 def test_nan_shows_and_spreads_no_further_than_in_aten(launch):
     x, terms, factors = problem((2, (6, 6), [(2, 2)]), torch.float32, torch.contiguous_format)
     x[0, 0, 0, 0], terms[0][1, 1, 1, 1] = torch.nan, torch.nan
-    out = kernel.forward(x, terms, factors, relu=True)
+    out = launch(kernel.forward, x, terms, factors, relu=True)
     assert torch.equal(out.isnan(), reference.upsample_add_act(x, terms, relu=True).isnan())
-    grad_x, grad_term = kernel.backward(torch.ones_like(x), out, factors)
+    grad_x, grad_term = launch(kernel.backward, torch.ones_like(x), out, factors)
     assert torch.equal(grad_x, (out.isnan() | (out > 0)).float())  # as ReLU's gradient is in ATen
     assert grad_term.isfinite().all()
