@@ -52,7 +52,6 @@ def write_scan(path, slices):
     empty = np.full(PLANE, 40, np.int16).tobytes()
     with path.open("wb") as file:
         header.write_to(file)
-        file.write(bytes(4))
         for z in range(slices):
             file.write(empty if z % SIDE == SIDE - 1 else plane.tobytes())
     return int((plane >= 130).sum()) * (slices - slices // SIDE)
