@@ -1,6 +1,7 @@
 """What takes long, checked for one network of each structure: the others differ from it in nothing but channels."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -83,8 +84,9 @@ def test_gradient_checkpointing_compiles_and_gives_the_same_gradients(name):
         torch.testing.assert_close(a, b, msg=lambda m, key=key: f"{key}: {m}")
 
 
-@each_structure
+@pytest.mark.parametrize("name", [name for name in STRUCTURES if name.startswith("ddr")])
 def test_exports_with_dynamic_batch_and_size(name):
+    """From 257 pixels on, where DAPPM pools to more than one; the other networks need no such bound."""
     model = randomised(name)
     s = model.stride
     low, high = -(-257 // s), 1024 // s
@@ -99,14 +101,16 @@ def test_exports_with_dynamic_batch_and_size(name):
 def test_exports_down_to_the_smallest_size(name):
     model = randomised(name)
     s = model.stride
-    low = max(1, 32 // s)
-    shapes = {0: Dim("n", min=1, max=64), 2: s * Dim("h", min=low, max=32), 3: s * Dim("w", min=low, max=32)}
-    # below 257 pixels DAPPM pools to a single one, which the guards would otherwise specialise on
-    if not hasattr(torch.fx.experimental._config, "backed_size_oblivious"):
-        pytest.skip("needs a newer torch than the oldest supported one")
-    with torch.fx.experimental._config.patch(backed_size_oblivious=name.startswith("ddr")):
+    low, high = max(1, 32 // s), max(32, 1024 // s)
+    shapes = {0: Dim("n", min=1, max=64), 2: s * Dim("h", min=low, max=high), 3: s * Dim("w", min=low, max=high)}
+    settings = nullcontext()
+    if name.startswith("ddr"):  # below 257 pixels, where the guards would otherwise specialise
+        if not hasattr(torch.fx.experimental._config, "backed_size_oblivious"):
+            pytest.skip("needs a newer torch than the oldest supported one")
+        settings = torch.fx.experimental._config.patch(backed_size_oblivious=True)
+    with settings:
         program = export(model, (torch.randn(2, 1, 384, 512),), dynamic_shapes=(shapes,)).module()
-    for shape in ((1, 1, low * s, 2 * s * low), (3, 1, 128, 256)):
+    for shape in ((1, 1, low * s, 2 * s * low), (3, 1, 128, 256), (1, 1, 512, 384)):
         x = torch.randn(shape)
         torch.testing.assert_close(program(x), model(x))
 
