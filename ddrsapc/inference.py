@@ -49,8 +49,6 @@ def predict(
         ValueError: if the network has more than 256 classes, slices are too small or not axial, or `batch_size` is
             below 1.
     """
-    if model.num_classes > 256:
-        raise ValueError(f"labels are bytes, the network has {model.num_classes} classes")
     labels = np.empty(volume.hu.shape, np.uint8)  # (Z, H, W)
     for first, logits in _logits(model, volume, batch_size=batch_size, progress=progress):
         found = upsample_argmax(logits, logits.shape[-2:])  # (N, H, W)

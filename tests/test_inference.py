@@ -130,7 +130,7 @@ def test_a_frozen_module_stays_frozen(network, volume):
 def test_bad_options(network, volume):
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         predict(network, volume, batch_size=0)
-    with pytest.raises(ValueError, match="labels are bytes, the network has 300 classes"):
+    with pytest.raises(ValueError, match="labels are bytes, the logits have 300 classes"):
         predict(ddrsapc.create_model("unet", width=4, num_classes=300), volume)
 
 

@@ -1,5 +1,6 @@
 """The package as users get it: its imports, its wheel, its checks."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -117,15 +118,45 @@ def test_types(root):
     run(sys.executable, "-m", "mypy", cwd=root)
 
 
-def test_architecture_imports_point_one_way(root):
-    """Layers know no networks; layers and networks know nothing of the Hub, files, training or extras."""
-    forbidden = re.compile(
-        r"^\s*(?:from|import) (?:ddrsapc\.(?:hub|checkpoint|factory|losses|profile|data|training|files|cli|ct)|"
-        + "|".join(EXTRAS)
-        + ")"
-    )
-    for path in [*(root / "ddrsapc/layers").glob("*.py"), *(root / "ddrsapc/models").glob("*.py")]:
-        for line in path.read_text().splitlines():
-            assert not forbidden.match(line), f"{path.name}: {line}"
-            if path.parent.name == "layers":
-                assert "ddrsapc.models" not in line, f"{path.name}: {line}"
+BELOW = {  # what of the package each part may import
+    "kernels": {"kernels"},
+    "layers": {"kernels", "layers"},
+    "models": {"kernels", "layers", "messages", "models", "registry"},
+    "losses": {"kernels", "layers", "losses", "models"},
+    "optimize": {"kernels", "layers", "models", "optimize"},
+}
+
+
+def imports_of(path):
+    """Dotted names, wherever in the file they are imported."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("part", BELOW)
+def test_architecture_imports_point_one_way(root, part):
+    """Operations know no layers, these no networks; none of them knows the Hub, files, training or extras."""
+    folder = root / "ddrsapc" / part
+    paths = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    assert paths
+    for path in paths:
+        extras = EXTRAS - {"triton"} if path.parent.name == "triton" else EXTRAS
+        for name in imports_of(path):
+            first, _, rest = name.partition(".")
+            assert first not in extras, f"{path.name}: {name}"
+            if first == "ddrsapc":
+                assert rest.split(".")[0] in BELOW[part], f"{path.name}: {name}"
+
+
+def test_tritons_kernels_are_imported_by_their_operators_alone(root):
+    """When they are called: so `import ddrsapc` does not import Triton, as the test of its imports shows."""
+    for path in (root / "ddrsapc").rglob("*.py"):
+        if path.parent.name != "triton" and path.name != "ops.py":
+            assert not [name for name in imports_of(path) if name.startswith("ddrsapc.kernels.triton")], path.name
+    operators = ast.parse((root / "ddrsapc/kernels/ops.py").read_text(encoding="utf-8"))
+    at_once = [node.module for node in operators.body if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in at_once if name.startswith("ddrsapc.kernels.triton")]

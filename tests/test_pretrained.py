@@ -1,5 +1,6 @@
 """The pretrained weights that lie in weights/: whole, loaded without a network, and as good as the manifest says."""
 
+import json
 import os
 import subprocess
 import sys
@@ -41,6 +42,61 @@ def test_the_files_are_the_manifests(root, name):
     card = (root / "weights" / spec.filename).with_suffix(".md").read_text(encoding="utf-8")
     assert "simulated" in card
     assert "medical device" in card
+
+
+def result_of(root, name, kind=""):
+    return json.loads((root / f"docs/results/pretrained/{name}{kind}.json").read_text(encoding="utf-8"))
+
+
+def table_in(root, page, header):
+    """The cells of the rows of a page's table."""
+    text = (root / "docs" / page).read_text(encoding="utf-8")
+    rows = text[text.index(header) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in rows]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_manifests_figures_are_the_results(root, name):
+    spec, result = load_manifest()[name], result_of(root, name)
+    assert result["weights"] == f"weights/{spec.filename}"
+    for metric in spec.metrics:
+        part = result[metric.split]
+        slices = part["slices_without_contrast" if metric.dataset.endswith("without contrast") else "slices"]
+        lesions = part["scans"]["lesions"]
+        figures = {
+            "mean IoU": (slices["mean_iou"], slices["count"]),
+            "foreground mean IoU": (slices["foreground_mean_iou"], slices["count"]),
+            **{f"IoU {spec.classes[c]}": (slices["iou"][c], slices["count"]) for c in (1, 2, 3)},
+            "lesion sensitivity": (lesions["sensitivity"], lesions["scans"]),
+            "false lesions per scan": (lesions["false_per_scan"], lesions["scans"]),
+        }
+        value, n = figures[metric.name]
+        assert (metric.value, metric.n, metric.seed) == (round(value, 4), n, result["evaluation"]["seed"]), metric
+
+
+def test_the_tables_figures_are_the_results(root):
+    kinds = {
+        "test": ("test", "slices"),
+        "test, cases without contrast": ("test", "slices_without_contrast"),
+        "shifted": ("shifted", "slices"),
+    }
+    shown, name = [], ""
+    for first, second, *cells in table_in(root, "weights.md", "| weights | split |"):
+        name, kind = first or name, second.split(" (")[0]
+        split, slices = kinds[kind]
+        figures = result_of(root, name)[split][slices]
+        assert cells == [f"{x:.2f}" for x in (figures["foreground_mean_iou"], *figures["iou"][1:])], (name, kind)
+        shown.append((name, kind))
+    assert sorted(shown) == sorted((name, kind) for name in NAMES for kind in kinds)
+
+
+def test_the_real_scans_figures_are_the_results(root):
+    columns = list(zip(*table_in(root, "weights.md", "| scan | `ddr_sapc_u` | `ddr_sapc_u_s` |"), strict=True))[1:]
+    for name, column in zip(("ddr_sapc_u.cac_phantom", "ddr_sapc_u_s.cac_phantom"), columns, strict=True):
+        result = result_of(root, name, ".real_scans")
+        assert result["weights"] == f"weights/{load_manifest()[name].filename}"
+        pulmonary, aorta, abdomen, vertebra = (f"{scan['false_mm3']:.0f}" for scan in result["scans"])
+        assert column == (f"{pulmonary} and {aorta} mm3", f"{abdomen} mm3", f"{vertebra} mm3")
 
 
 def test_they_load_without_a_network(root, tmp_path):

@@ -16,6 +16,8 @@ from PIL import Image
 import ddrsapc
 from ddrsapc.ct import read_mask, read_volume
 from ddrsapc.hub import save_pretrained
+from ddrsapc.hub.errors import WeightsNotFoundError
+from ddrsapc.hub.loading import named_spec
 from ddrsapc.inference import predict
 from ddrsapc.scoring import score_volume
 from tests.cli.outcomes import failed
@@ -54,6 +56,20 @@ def summary_of(folder):
 
 def names_in(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_without_a_name_the_pretrained_default_is_asked_for(command, tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(source, options):
+        asked.append(named_spec(source))
+        raise WeightsNotFoundError("not today")
+
+    monkeypatch.setattr("ddrsapc.cli.predict.open_weights", refuse)
+    scan = write_nifti(tmp_path / "p01.nii.gz", scan_of(0))
+    assert failed(command("predict", scan, "-o", tmp_path / "out"), "not today")
+    assert [spec.name for spec in asked] == ["ddr_sapc_u.cac_phantom"]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_nifti_scan(command, tmp_path, weights):

@@ -1,4 +1,4 @@
-"""What every registered network promises, checked for each of them at a small width."""
+"""What every registered network promises, at a small width; what takes long is in test_structures."""
 
 import copy
 import inspect
@@ -8,37 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.export import Dim, export
 
 import ddrsapc
 from ddrsapc.layers import Stage
-from ddrsapc.layers.norm import BatchNorm2d
-from ddrsapc.metrics import ConfusionMatrix
-from ddrsapc.models import SegmentationModel, SegmentationOutput
+from ddrsapc.models import SegmentationOutput
+from tests.models.networks import build, randomised
 
-WIDTH = 8
 SIZES = [(32, 32), (33, 47), (37, 101), (64, 64), (130, 32)]
 
 pytestmark = pytest.mark.parametrize("name", ddrsapc.list_models())
-
-
-def build(name: str, **kwargs) -> SegmentationModel:
-    model = ddrsapc.create_model(name, width=WIDTH, **kwargs)
-    assert isinstance(model, SegmentationModel)
-    return model
-
-
-def randomised(name: str, **kwargs) -> SegmentationModel:
-    """An evaluation network whose batch norms have seen data, as a trained one's have."""
-    model = build(name, **kwargs)
-    for module in model.modules():
-        if isinstance(module, BatchNorm2d):
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-    nn.init.normal_(model.get_submodule(model.classifier).weight, std=0.3)
-    return model.eval()
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -282,65 +260,6 @@ def test_optimized_for_inference(name):
     assert optimized.forward_features(x)[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_compiles_as_one_graph(name):
-    torch.compiler.reset()
-    model = randomised(name)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    x = torch.randn(2, 1, 64, 96)
-    torch.testing.assert_close(compiled(x), model(x))
-
-
-def test_compiles_as_one_graph_in_training_at_an_odd_size(name):
-    torch.compiler.reset()
-    model = build(name, aux_head=True)
-    torch.compile(model, backend="eager", fullgraph=True)(torch.randn(2, 1, 37, 65)).logits.mean().backward()
-    assert next(model.parameters()).grad is not None
-
-
-@pytest.mark.slow
-def test_gradient_checkpointing_compiles_and_gives_the_same_gradients(name):
-    torch.compiler.reset()
-    plain = build(name).train()
-    for module in plain.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0  # compiled and eager draw differently
-    checkpointed = copy.deepcopy(plain)
-    checkpointed.set_grad_checkpointing()
-    x = torch.randn(4, 1, 128, 128)
-    for model in (plain, checkpointed):
-        torch.compile(model, backend="aot_eager", fullgraph=True)(x).square().mean().backward()
-    for (key, a), b in zip(plain.named_parameters(), checkpointed.named_parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b[1].grad, rtol=1e-3, atol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
-    for (key, a), b in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
-        torch.testing.assert_close(a, b, msg=lambda m, key=key: f"{key}: {m}")
-
-
-def test_exports_with_dynamic_batch_and_size(name):
-    model = randomised(name)
-    s = model.stride
-    low, high = -(-257 // s), 1024 // s
-    shapes = {0: Dim("n", min=1, max=64), 2: s * Dim("h", min=low, max=high), 3: s * Dim("w", min=low, max=high)}
-    program = export(model, (torch.randn(2, 1, 384, 512),), dynamic_shapes=(shapes,)).module()
-    for shape in ((1, 1, 512, 384), (3, 1, 384, 384)):
-        x = torch.randn(shape)
-        torch.testing.assert_close(program(x), model(x))
-
-
-def test_exports_down_to_the_smallest_size(name):
-    model = randomised(name)
-    s = model.stride
-    low = max(1, 32 // s)
-    shapes = {0: Dim("n", min=1, max=64), 2: s * Dim("h", min=low, max=32), 3: s * Dim("w", min=low, max=32)}
-    # below 257 pixels DAPPM pools to a single one, which the guards would otherwise specialise on
-    if not hasattr(torch.fx.experimental._config, "backed_size_oblivious"):
-        pytest.skip("needs a newer torch than the oldest supported one")
-    with torch.fx.experimental._config.patch(backed_size_oblivious=name.startswith("ddr")):
-        program = export(model, (torch.randn(2, 1, 384, 512),), dynamic_shapes=(shapes,)).module()
-    for shape in ((1, 1, low * s, 2 * s * low), (3, 1, 128, 256)):
-        x = torch.randn(shape)
-        torch.testing.assert_close(program(x), model(x))
-
-
 def test_deepcopy_and_state_dict(name):
     model = randomised(name)
     x = torch.randn(1, 1, 64, 64)
@@ -430,36 +349,3 @@ def test_numpys_integers_are_integers(name):
 def test_wrong_numbers_are_named(name, argument, value):
     with pytest.raises(ValueError, match=f"{argument} must be a positive integer"):
         ddrsapc.model_entrypoint(name)(**{argument: value})
-
-
-def discs(count, side):
-    """Labels (count, side, side) of one disc per class, at other places in each."""
-    labels = torch.zeros(count, side, side, dtype=torch.long)
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    for label, (y, x) in enumerate([(0.25, 0.25), (0.31, 0.72), (0.72, 0.47)], start=1):
-        for image, (row, column) in zip(labels, [(y, x), (x, y), (1 - y, x), (y, 1 - x)], strict=True):
-            image[(rows - row * side) ** 2 + (columns - column * side) ** 2 < (0.16 * side) ** 2] = label
-    return labels
-
-
-def test_overfits_one_batch(name):
-    """The whole chain learns: loss falls by 10x, mean IoU in evaluation above 0.9."""
-    torch.manual_seed(0)
-    model = build(name)
-    # logits at 1/8 draw a disc's edge less sharply
-    side, steps = (192, 100) if name in ("ddr_sapc", "ddrnet_23", "ddrnet_23_slim") else (64, 90)
-    target = discs(4, side)
-    x = target[:, None] * 0.5 + 0.1 * torch.randn(4, 1, side, side)
-    optimizer = torch.optim.AdamW(model.param_groups(0.01, weight_decay=0.0))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    first = F.cross_entropy(model(x), target).item()
-    for _ in range(steps):
-        loss = F.cross_entropy(model(x), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    assert loss.item() < first / 10
-    confusion = ConfusionMatrix(4)
-    confusion.update(model.eval()(x).argmax(1), target)
-    assert confusion.scores().mean_iou > 0.9
