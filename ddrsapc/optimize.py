@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from ddrsapc.models.base import MIN_SIZE, SegmentationModel, SegmentationOutput
 
 __all__ = ["optimize_for_inference"]
 
+_GPU = "cuda"
 _MAX_GRAPHS = 16
 _WARM_UP = 3  # runs before a capture, as PyTorch's documentation has it
 
@@ -31,7 +32,8 @@ def optimize_for_inference(model: SegmentationModel) -> SegmentationModel:
     In float32 on a CPU logits agree within 1e-4 of the largest; half precision and TF32 round more.
 
     Each batch norm that alone reads a convolution's output becomes part of the convolution, and the weights become
-    channels-last, as then do all feature maps. On a GPU, where the network has to be before, the copy's forward pass is
+    channels-last, as then do all feature maps. On a GPU, where the network has to be before, cuDNN applies the ReLUs
+    that follow a convolution in a sequence, if for random numbers it answers as PyTorch does, and the forward pass is
     recorded as a CUDA graph when a shape of input comes for the second time, and replayed from then on; up to 16 shapes
     share one pool of memory. A pass with gradients, under autocast or within another capture runs as ever, and so, with
     a warning, does one that cannot be recorded. A replay calls no hooks. For half precision convert the network before:
@@ -60,7 +62,8 @@ def optimize_for_inference(model: SegmentationModel) -> SegmentationModel:
     network.aux_head = None  # answers in training only
     _fold_batch_norms(network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if next(network.parameters()).is_cuda:
+    if next(network.parameters()).device.type == _GPU:
+        _fuse_relus(network)
         network.forward = _GraphedForward(network)  # type: ignore[method-assign]
     return network
 
@@ -124,6 +127,48 @@ def _foldable(network: SegmentationModel) -> Iterator[tuple[nn.Conv2d | nn.ConvT
                 continue
             if uses[id(args[0])] == uses[id(conv.weight)] == uses[id(norm.running_mean)] == 1:
                 yield conv, norm
+
+
+def _fuse_relus(network: SegmentationModel) -> None:
+    """Let convolutions in sequences end in the ReLU after them, in place."""
+    for sequence in network.modules():
+        if isinstance(sequence, nn.Sequential):
+            steps = [(name, step) for name, step in sequence.named_children() if not isinstance(step, nn.Identity)]
+            for (_, conv), (name, relu) in pairwise(steps):
+                if type(conv) is nn.Conv2d and type(relu) is nn.ReLU and _fuses(conv):
+                    conv.__class__ = _ConvReLU  # the same module, with another forward pass
+                    setattr(sequence, name, nn.Identity())
+
+
+def _fuses(conv: nn.Conv2d) -> bool:
+    """Whether cuDNN takes this convolution, and answers as PyTorch does."""
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        return False
+    x = torch.randn(2, conv.in_channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    x = x.to(conv.weight, memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected = F.relu(conv(x)).double()
+        try:
+            error = (_conv_relu(conv, x).double() - expected).norm()
+        except RuntimeError:
+            return False
+    return bool(error <= 0.01 * expected.norm())  # half precision and TF32 round
+
+
+def _conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    settings = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *settings)  # type: ignore[arg-type]
+
+
+class _ConvReLU(nn.Conv2d):
+    """A convolution that ends in ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
+        differentiable = torch.is_grad_enabled() and x.requires_grad  # cuDNN's has no gradient, and no autocast
+        if x.device.type != _GPU or differentiable or torch.is_autocast_enabled(_GPU):
+            return F.relu(super().forward(x))
+        return _conv_relu(self, x)
 
 
 class _Calls(TorchFunctionMode):

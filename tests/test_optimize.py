@@ -122,6 +122,52 @@ def test_it_is_not_saved_as_the_network_that_it_came_from(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def cudnn(monkeypatch):
+    """As if the CPU had cuDNN: the calls of its convolution with ReLU."""
+    calls = []
+
+    def conv_relu(x, weight, bias, stride, padding, dilation, groups):
+        calls.append(tuple(weight.shape))
+        assert not (torch.is_grad_enabled() and x.requires_grad)
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups).relu()
+
+    monkeypatch.setattr(optimize, "_GPU", "cpu")
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", conv_relu)
+    monkeypatch.setattr(optimize._GraphedForward, "_may_replay", lambda graphed, x: False)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["ddr_sapc_u", "unet"])
+def test_relus_become_part_of_convolutions(name, cudnn):
+    network = trained(ddrsapc.create_model(name, width=4))
+    optimized = optimize_for_inference(network)
+    fused = sum(isinstance(module, optimize._ConvReLU) for module in optimized.modules())
+    assert fused > 10
+    assert not any(isinstance(module, optimize._ConvReLU) for module in network.modules())
+    cudnn.clear()
+    x = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        expected = network(x)
+        assert (optimized(x) - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert len(cudnn) == fused
+    cudnn.clear()
+    x.requires_grad_()
+    optimized(x).sum().backward()  # without it
+    assert x.grad.any()
+    assert not cudnn
+
+
+def test_relus_stay_where_cudnn_fails_or_answers_otherwise(cudnn, monkeypatch):
+    def refuses(*_):
+        raise RuntimeError("not supported")
+
+    for other in (refuses, torch.conv2d):
+        monkeypatch.setattr(torch, "cudnn_convolution_relu", other)
+        optimized = optimize_for_inference(small_network())
+        assert not any(isinstance(module, optimize._ConvReLU) for module in optimized.modules())
+
+
 class Recorder:
     """In place of CUDA graphs, which a CPU has none of: notes what is captured and replayed."""
 
