@@ -75,7 +75,7 @@ class Traffic(TorchDispatchMode):
     """Within the context, adds up what every operation costs, by family."""
 
     def __init__(self, gpu: Gpu) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.gpu = gpu
         self.families: dict[str, Cost] = {}
 
