@@ -119,6 +119,6 @@ def sort_and_index(logits: Tensor, target: Tensor, *, threshold: float, min_kept
     losses = F.cross_entropy(logits, target, ignore_index=255, reduction="none").view(-1)
     mask = target.view(-1) != 255
     labels = target.where(target != 255, 0)[:, None]
-    probability, order = F.softmax(logits, 1).gather(1, labels).view(-1)[mask].sort()
+    probability, order = F.softmax(logits.detach(), 1).gather(1, labels).view(-1)[mask].sort()
     cut = max(float(probability[min(int(min_kept * len(order)), len(order) - 1)]), threshold)
     return losses[mask][order][probability < cut].mean()
