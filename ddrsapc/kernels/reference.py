@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -39,10 +40,18 @@ def ohem_cross_entropy(
         logits = logits.float()
     logits = _resize(logits, target.shape[-2:])  # (N, C, H, W)
     loss = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")  # (N, H, W)
-    kept = _kept(torch.exp(-loss.detach()), valid, threshold, min_kept)  # (N, H, W)
+    valid_count = valid.sum()
+    k = _k(valid_count, min_kept)
+    largest = _largest(loss, valid, min_kept)  # sorted
+    # padded: without a (k + 1)-th pixel all are kept; index_select, for indexing by a scalar tensor would read it back
+    cut = F.pad(largest.detach(), (0, 1), value=-torch.inf).index_select(0, k[None])
+    cut = cut.clamp(max=-math.log(threshold) if threshold > 0 else torch.inf)  # a low probability is a high loss
+    kept = valid & ~(loss.detach() <= cut)  # NaN is kept, for the loss to show it
     if weight is not None:
         loss = loss * weight[target.where(valid, 0)]
-    fallback, fallback_count = _largest(loss, valid, min_kept)
+        largest = _largest(loss, valid, min_kept)
+    fallback_count = torch.minimum(k, valid_count)  # 0 where no pixel is valid
+    fallback = largest.where(torch.arange(len(largest), device=loss.device) < fallback_count, 0).sum()
     count = kept.sum()
     total = torch.where(count > 0, loss.where(kept, 0).sum(), fallback)
     return total / torch.where(count > 0, count, fallback_count).clamp(min=1)
@@ -54,30 +63,13 @@ def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def _kept(probability: Tensor, valid: Tensor, threshold: float, min_kept: float) -> Tensor:
-    """Mask of the valid pixels strictly below the cut."""
-    probability = probability.where(valid, torch.inf)
-    smallest = probability.flatten().topk(_bound(valid, min_kept), largest=False).values
-    smallest = F.pad(smallest, (0, 1), value=torch.inf)  # no (k + 1)-th pixel: all are kept
-    # index_select, for indexing by a scalar tensor would read it back
-    cut = smallest.index_select(0, _k(valid, min_kept)[None]).clamp(min=threshold)
-    return ~(probability >= cut)  # NaN is kept, for the loss to show it
+def _largest(loss: Tensor, valid: Tensor, min_kept: float) -> Tensor:
+    """The losses of valid pixels, the largest first: at least k + 1 where there are as many."""
+    bound = max(1, int(min_kept * valid.numel())) + 1  # k + 1 if every pixel is valid, known without the labels
+    return loss.where(valid, -torch.inf).flatten().topk(min(bound, valid.numel())).values
 
 
-def _largest(loss: Tensor, valid: Tensor, min_kept: float) -> tuple[Tensor, Tensor]:
-    """Sum of the k largest losses of valid pixels, and k (0 where none is valid)."""
-    k = torch.minimum(_k(valid, min_kept), valid.sum())
-    largest = loss.where(valid, 0).flatten().topk(_bound(valid, min_kept)).values
-    rank = torch.arange(len(largest), device=loss.device)
-    return largest.where(rank < k, 0).sum(), k
-
-
-def _k(valid: Tensor, min_kept: float) -> Tensor:
+def _k(valid_count: Tensor, min_kept: float) -> Tensor:
     # float64 as in Python's int(min_kept * n); MPS has none
-    dtype = torch.float32 if valid.device.type == "mps" else torch.float64
-    return (valid.sum().to(dtype) * min_kept).long().clamp(min=1)
-
-
-def _bound(valid: Tensor, min_kept: float) -> int:
-    """An upper bound of k + 1 (the value if every pixel is valid), known without looking at the labels."""
-    return min(max(1, int(min_kept * valid.numel())) + 1, valid.numel())
+    dtype = torch.float32 if valid_count.device.type == "mps" else torch.float64
+    return (valid_count.to(dtype) * min_kept).long().clamp(min=1)
