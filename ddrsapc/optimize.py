@@ -165,8 +165,10 @@ class _ConvReLU(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        differentiable = torch.is_grad_enabled() and x.requires_grad  # cuDNN's has no gradient, and no autocast
-        if x.device.type != _GPU or differentiable or torch.is_autocast_enabled(_GPU):
+        differentiable = (
+            torch.is_grad_enabled() and x.requires_grad
+        )  # cuDNN's has no gradient, autocast, nor shape for compilation
+        if x.device.type != _GPU or differentiable or torch.is_autocast_enabled(_GPU) or torch.compiler.is_compiling():
             return F.relu(super().forward(x))
         return _conv_relu(self, x)
 

@@ -27,7 +27,7 @@ from unittest.mock import patch
 
 import torch
 from benchmark_kernels import OHEM, kernel_cases, sort_and_index
-from benchmark_measuring import VARIANTS, Clock, Phases, Row, Variant, peaks, rows_of
+from benchmark_measuring import LARGE, VARIANTS, Clock, Phases, Row, Variant, peaks, rows_of
 from benchmark_report import GOALS, USUAL, commit, hardware, judged, table, with_speedups, write
 from fusion_traffic import Gpu, Traffic, label, train
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ def measure_kernels(args: argparse.Namespace, device: torch.device, dtype: torch
                 phases, left = case.phases(function, variant)
                 memory = clock.warm_up(phases, clock.allocated())
                 errors[name] = case.errors(left, truth)
-            except RuntimeError as error:
+            except Exception as error:  # Triton's are of no common kind
                 rows.append(replace(bases[name], failed=_first_line(error)))
                 continue
             runs[name], bases[name] = phases, replace(bases[name], extra_mb=memory)
@@ -147,13 +147,13 @@ def measure_networks(args: argparse.Namespace, device: torch.device, dtype: torc
             variant = VARIANTS[name]
             base = Row(args.model, f"batch {batch}, {args.size} x {args.size}, {args.dtype}", name)
             try:
-                with patch.dict(os.environ, {"DDRSAPC_KERNELS": "torch"} if variant.plain else {}):
+                with patch.dict(os.environ, DDRSAPC_KERNELS="torch" if variant.plain else "auto"):
                     phases, result = prepared(model, variant, x, target, dtype)
                     before = clock.allocated()
                     error = _difference(result(), truth, 2 if trains else torch.inf)
                     memory = clock.warm_up(phases, before)
                     ms = clock.rounds({name: phases}, args.seconds)[name]
-            except RuntimeError as failure:
+            except Exception as failure:
                 rows.append(replace(base, failed=_first_line(failure)))
             else:
                 if name == "eager" and error < 1:
@@ -171,7 +171,7 @@ def measure_networks(args: argparse.Namespace, device: torch.device, dtype: torc
 def _difference(actual: Tensor, truth: Tensor, order: float) -> float:
     """Relative, infinite if it is none."""
     error = torch.linalg.vector_norm(actual - truth, order) / torch.linalg.vector_norm(truth, order)
-    return float(error.nan_to_num(torch.inf))
+    return float(error.nan_to_num(LARGE, LARGE))
 
 
 def _first_line(error: Exception) -> str:
@@ -185,11 +185,13 @@ def _checked(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
         raise ValueError("there is no GPU here; choose --device cpu")
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"--device must be cpu or cuda, got {device}")
+    if device.index:
+        raise ValueError(f"--device {device}: choose a GPU by CUDA_VISIBLE_DEVICES")
     half = "float16" if args.what == "infer" else "bfloat16"
     args.dtype = args.dtype or (half if device.type == "cuda" else "float32")
     if args.what == "train" and args.dtype == "float16":
         raise ValueError("train takes --dtype float32 or bfloat16: float16 needs its loss scaled")
-    args.batch_size = args.batch_size or ([1, 4, 16] if args.what == "infer" else [4])
+    args.batch_size = args.batch_size or ([1, 4, 16] if device.type == "cuda" else [4])
     if min(*args.batch_size, args.size) < 1 or args.size % 32 or args.seconds < 0:
         raise ValueError("--batch-size must be at least 1, --size a multiple of 32, --seconds at least 0")
     compiles = device.type == "cuda"
@@ -207,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="ddr_sapc_u", help="of train and infer (%(default)s)")
     parser.add_argument("--width", type=int, help="channels of the network's first level (the network's own)")
     parser.add_argument("--size", type=int, default=512, help="pixels per side of the slices (%(default)s)")
-    parser.add_argument("--batch-size", type=int, nargs="+", help="slices (4; infer: 1 4 16)")
+    parser.add_argument("--batch-size", type=int, nargs="+", help="slices (on a GPU 1 4 16, else 4)")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="on a GPU bfloat16; infer: float16")
     parser.add_argument("--variants", choices=list(VARIANTS), nargs="+", help="on a CPU those that are not compiled")
     parser.add_argument("--kernels", choices=reference.__all__, nargs="+", help="all")

@@ -17,6 +17,8 @@ Phases = Mapping[str, Callable[[], object]]
 
 WARM_UP, LEAST, MOST = 3, 7, 500
 """Runs that are not timed, and the bounds of those that are."""
+LARGE = 1e9
+"""The error of what is not a number, for JSON has none for that."""
 TOLERANCES = {torch.float32: (1e-5, 1e-5), torch.float16: (4e-3, 4e-3), torch.bfloat16: (2.0**-7, 1e-5)}
 """Of a kernel: of the value, and of the largest. Gradients in float32 have ten times as much."""
 
@@ -152,4 +154,4 @@ def excess(actual: Tensor, truth: Tensor, *, gradient: bool = False) -> float:
     relative, absolute = TOLERANCES[actual.dtype]
     error = (actual.double() - truth.to(actual.dtype).double()).abs()
     allowed = factor * (relative * truth.abs() + absolute * truth.abs().max().clamp(min=1e-30))
-    return float((error / allowed).nan_to_num(torch.inf).max().detach())
+    return float((error / allowed).nan_to_num(LARGE, LARGE).clamp(max=LARGE).max().detach())

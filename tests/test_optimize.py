@@ -152,6 +152,10 @@ def test_relus_become_part_of_convolutions(name, cudnn):
         assert (optimized(x) - expected).abs().max() <= 1e-4 * expected.abs().max()
     assert len(cudnn) == fused
     cudnn.clear()
+    layer = next(module for module in optimized.modules() if isinstance(module, optimize._ConvReLU))
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        compiled(torch.randn(1, layer.in_channels, 8, 8))
     x.requires_grad_()
     optimized(x).sum().backward()  # without it
     assert x.grad.any()

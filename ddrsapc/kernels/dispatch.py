@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+
+from ddrsapc.kernels.layout import MAX_ELEMENTS
 
 __all__ = ["KernelInfo", "kernel_info", "takes_kernel"]
 
@@ -18,8 +21,6 @@ CHOICES = ("auto", "torch", "triton")
 DEVICE = "cuda"
 OLDEST_TRITON = (3, 4)
 """The kernels are compiled by 3.4 to 3.7; 3.3 refuses them."""
-LARGEST = 2**31 - 1
-"""Elements that the kernels' 32-bit indices reach."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,18 @@ def kernel_info() -> KernelInfo:
     requested = os.environ.get(VARIABLE) or "auto"
     if requested not in CHOICES:
         raise ValueError(f"{VARIABLE} must be auto, torch or triton, got {requested!r}")
+    if requested == "torch":
+        return KernelInfo(requested, _triton_version(), "torch")
     problem = _problem()
     if requested == "triton" and problem is not None:
         raise RuntimeError(f"{VARIABLE}=triton, but {problem}; set it to auto or torch")
-    use = requested != "torch" and problem is None
-    return KernelInfo(requested, _triton_version(), "triton" if use else "torch")
+    return KernelInfo(requested, _triton_version(), "triton" if problem is None else "torch")
 
 
 def takes_kernel(*tensors: Tensor) -> bool:
     """Whether an operation on these tensors may be a fused kernel: on CUDA, unless it is being exported."""
     device = tensors[0].device
-    if device.type != DEVICE or any(t.device != device or not 0 < t.numel() <= LARGEST for t in tensors):
+    if device.type != DEVICE or any(t.device != device or not 0 < t.numel() <= MAX_ELEMENTS for t in tensors):
         return False
     return not _exporting() and _cuda_takes_triton()
 
@@ -76,6 +78,7 @@ def _exporting() -> bool:
     return traces or (is_exporting is not None and is_exporting())
 
 
+@cache  # asking takes longer than a kernel
 def _problem() -> str | None:
     """Why the kernels cannot run here; None if they can, as far as can be known without a GPU."""
     installed = _triton_version()
@@ -91,6 +94,7 @@ def _problem() -> str | None:
     return None
 
 
+@cache
 def _triton_version() -> str | None:
     if find_spec("triton") is None:
         return None

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_CLASSES", "MAX_FACTOR", "Ratio", "factors", "memory_format", "ratio", "strides"]
+__all__ = ["MAX_CLASSES", "MAX_ELEMENTS", "MAX_FACTOR", "Ratio", "factors", "memory_format", "ratio", "strides"]
 
+MAX_ELEMENTS = 2**31 - 1
+"""Of a map, that the kernels' 32-bit indices reach."""
 MAX_FACTOR = 8
 """Of upsampling: a lower-resolution pixel's gradient is gathered from 4 * factor**2 others, one after another."""
 MAX_CLASSES = 64
@@ -40,7 +42,7 @@ def strides(x: Tensor, layout: torch.memory_format) -> tuple[int, int]:
 def factors(size: Sequence[int], low: Sequence[int]) -> tuple[int, int] | None:
     """The whole numbers (y, x), at most `MAX_FACTOR`, by which `size` is larger than `low`; None if they are not."""
     (height, width), (h, w) = size, low
-    if height % h or width % w or height // h > MAX_FACTOR or width // w > MAX_FACTOR:
+    if height < h or width < w or height % h or width % w or height // h > MAX_FACTOR or width // w > MAX_FACTOR:
         return None
     return height // h, width // w
 

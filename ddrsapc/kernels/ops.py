@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.library import CustomOpDef, custom_op  # type: ignore[attr-defined]
 
-from ddrsapc.kernels.layout import MAX_CLASSES, factors, memory_format, ratio
+from ddrsapc.kernels.layout import MAX_CLASSES, MAX_ELEMENTS, factors, memory_format, ratio
 
 __all__ = [
     "dual_gate",
@@ -39,7 +39,9 @@ def _operator(name: str, schema: str) -> Callable[[Callable[..., Any]], CustomOp
 
 def upsample_add_act_fits(x: Tensor, terms: Sequence[Tensor]) -> bool:
     """Whether the kernel computes this: one dtype, and whole factors of which one at least is above 1."""
-    if x.dtype not in _FLOATING or any(t.dtype != x.dtype or t.shape[:2] != x.shape[:2] for t in terms):
+    if x.dtype not in _FLOATING or x.ndim != 4:
+        return False
+    if any(t.dtype != x.dtype or t.ndim != 4 or t.shape[:2] != x.shape[:2] for t in terms):
         return False
     all_factors = [factors(x.shape[2:], term.shape[2:]) for term in terms]
     return None not in all_factors and any(pair != (1, 1) for pair in all_factors)
@@ -104,10 +106,9 @@ def _all_factors(x: Tensor, terms: Sequence[Tensor]) -> list[tuple[int, int]]:
 
 def dual_gate_fits(x: Tensor, own: Tensor, other: Tensor) -> bool:
     """Whether the kernel computes this: one dtype, and one side larger than the other by whole factors."""
-    batch, _, height, width = x.shape
     if x.dtype not in _FLOATING or own.dtype != x.dtype or other.dtype != x.dtype:
         return False
-    if own.shape != (batch, 1, height, width) or other.shape[:2] != (batch, 1):
+    if x.ndim != 4 or other.ndim != 4 or other.shape[:2] != (len(x), 1) or own.shape != (len(x), 1, *x.shape[2:]):
         return False
     return ratio(x.shape[2:], other.shape[2:]) is not None
 
@@ -165,7 +166,11 @@ def ohem_cross_entropy_fits(logits: Tensor, target: Tensor, weight: Tensor | Non
     """Whether the kernel computes this: up to `MAX_CLASSES`, whole factors, and class weights that are not learnt."""
     if logits.dtype not in _HALF_OR_SINGLE or target.dtype != torch.int64 or logits.shape[1] > MAX_CLASSES:
         return False
-    if weight is not None and (weight.requires_grad or weight.shape != logits.shape[1:2]):
+    if logits.ndim != 4 or target.ndim != 3 or len(target) != len(logits):
+        return False
+    if weight is not None and (
+        weight.device != logits.device or weight.requires_grad or weight.shape != logits.shape[1:2]
+    ):
         return False
     return factors(target.shape[1:], logits.shape[2:]) is not None
 
@@ -256,7 +261,9 @@ def _as_float32(weight: Tensor | None) -> Tensor | None:
 
 def upsample_argmax_fits(logits: Tensor, size: Sequence[int]) -> bool:
     """Whether the kernel computes this: up to `MAX_CLASSES`, and whole factors."""
-    if logits.dtype not in _HALF_OR_SINGLE or logits.shape[1] > MAX_CLASSES:
+    if logits.dtype not in _HALF_OR_SINGLE or logits.ndim != 4 or logits.shape[1] > MAX_CLASSES:
+        return False
+    if len(logits) * size[0] * size[1] > MAX_ELEMENTS:
         return False
     return factors(size, logits.shape[2:]) is not None
 

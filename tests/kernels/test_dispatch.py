@@ -15,8 +15,15 @@ def triton(monkeypatch):
         monkeypatch.setattr(dispatch, "find_spec", lambda name: version and importlib.util.find_spec("ddrsapc"))
         monkeypatch.setattr(dispatch, "version", lambda name: version)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        forget()
 
-    return install
+    yield install
+    forget()
+
+
+def forget():
+    dispatch._problem.cache_clear()
+    dispatch._triton_version.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +75,7 @@ def test_an_old_gpu_takes_aten(triton, monkeypatch):
     triton("3.7.1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for capability, cuda in (((7, 5), "torch"), ((8, 0), "triton"), ((12, 0), "triton")):
+        forget()
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
         assert kernel_info().cuda == cuda
 

@@ -50,7 +50,8 @@ def test_results_and_gradients(dtype, layout):
         grads = torch.autograd.grad(out, leaves, grad, retain_graph=True)
         assert_forward(out.detach(), expected.detach())
         for actual, wanted in zip(grads, torch.autograd.grad(expected, exact, grad.double()), strict=True):
-            assert_backward(actual, wanted)
+            scale = 1 / wanted.abs().max()  # OHEM's are of a millionth, below what is allowed
+            assert_backward((scale * actual.double()).to(dtype), scale * wanted)
         again = torch.autograd.grad(out, leaves, grad)
         assert all(torch.equal(a, b) for a, b in zip(grads, again, strict=True)), name
         assert torch.equal(function(kernels, *leaves), out), name

@@ -132,6 +132,14 @@ def test_what_no_kernel_covers_takes_aten(calls):
     kernels.ohem_cross_entropy(torch.randn(1, 65, 3, 4), target[:, :3, :4].contiguous())
     kernels.ohem_cross_entropy(logits, target[:, :3, :4], weight=torch.ones(3, requires_grad=True))
     kernels.upsample_argmax(logits, (4, 5))
+    for function in (
+        lambda: kernels.ohem_cross_entropy(logits, target[:, :3, :4].expand(3, 3, 4)),  # another batch
+        lambda: kernels.ohem_cross_entropy(logits, target[0]),
+        lambda: kernels.upsample_argmax(logits, (0, 4)),
+        lambda: kernels.upsample_add_act(x[0], [up[0]]),
+    ):
+        with pytest.raises((RuntimeError, ValueError)):
+            function()
     assert not calls
 
 
