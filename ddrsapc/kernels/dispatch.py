@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ddrsapc.kernels.layout import MAX_ELEMENTS
 
@@ -64,11 +65,17 @@ def takes_kernel(*tensors: Tensor) -> bool:
 
 
 def _cuda_takes_triton() -> bool:
-    return kernel_info().cuda == "triton"
+    return kernel_info().cuda == "triton" and not _transforming()
 
 
 # torch.compiler.assume_constant_result sets this too, but imports the compiler, and with it Triton
 _cuda_takes_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _transforming() -> bool:
+    """Within forward-mode differentiation or a `torch.func` transform, of which the operators know nothing."""
+    transform = torch._C._functorch.maybe_current_level()
+    return forward_ad._current_level >= 0 or transform is not None
 
 
 def _exporting() -> bool:

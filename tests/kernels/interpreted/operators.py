@@ -180,6 +180,24 @@ def test_exports_hold_aten_only(monkeypatch):
     assert "ddrsapc::" not in str(traced.inlined_graph)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_transforms_take_aten(calls):
+    x, up = maps((4, 4), (2, 2))
+    x, up = x.detach(), up.detach()
+
+    def total(x):
+        return kernels.upsample_add_act(x, [up]).sum()
+
+    assert torch.func.jvp(total, (x,), (torch.ones_like(x),))[1].item() == x.numel()
+    assert torch.equal(torch.func.grad(total)(x), torch.ones_like(x))
+    with torch.autograd.forward_ad.dual_level():
+        out = total(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+        assert torch.autograd.forward_ad.unpack_dual(out).tangent.item() == x.numel()
+    assert not calls
+    total(x)
+    assert calls == ["upsample_add_act"]
+
+
 def test_autocast_passes_through(monkeypatch):
     """As where there are no kernels: each of one dtype, else ATen's promotion."""
     monkeypatch.setattr(dispatch, "DEVICE", "cpu")
