@@ -165,12 +165,14 @@ class _ConvReLU(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        differentiable = (
-            torch.is_grad_enabled() and x.requires_grad
-        )  # cuDNN's has no gradient, autocast, nor shape for compilation
-        if x.device.type != _GPU or differentiable or torch.is_autocast_enabled(_GPU) or torch.compiler.is_compiling():
-            return F.relu(super().forward(x))
-        return _conv_relu(self, x)
+        # cuDNN's has no gradient, no autocast, and no shapes for compilation
+        plain = torch.is_autocast_enabled(_GPU) or torch.compiler.is_compiling() or x.device.type != _GPU
+        if not (plain or (torch.is_grad_enabled() and x.requires_grad)):
+            try:
+                return _conv_relu(self, x)
+            except RuntimeError:  # refuses this size
+                pass
+        return F.relu(super().forward(x))
 
 
 class _Calls(TorchFunctionMode):

@@ -5,22 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from benchmark_kernels import OHEM
 from benchmark_measuring import Row
 from matplotlib.figure import Figure
 
-import ddrsapc
 from ddrsapc.files import write_atomically
-from ddrsapc.kernels import kernel_info
 
 
 def with_speedups(rows: Sequence[Row]) -> list[Row]:
@@ -79,31 +74,6 @@ def judged(goal: Goal, rows: Sequence[Row], device: str) -> dict[str, Any]:
     value = min(values, default=None)
     verdict = "not measured" if value is None else "met" if value >= goal.least else "not met"
     return {"goal": goal.text, "measured": value, "verdict": verdict}
-
-
-def hardware(device: torch.device) -> dict[str, Any]:
-    """What it ran on."""
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpu": model[1] if model else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "ddrsapc": ddrsapc.__version__,
-        "kernels": asdict(kernel_info()),
-    }
-
-
-def commit() -> str | None:
-    """The source's git commit, "-dirty" with changes; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
 
 
 def table(rows: Sequence[Row], peaks: Mapping[str, float]) -> str:

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import shlex
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import commit, hardware
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -177,28 +176,6 @@ def measure_speed(model: SegmentationModel, device: torch.device) -> dict[str, A
     ms = [1000 * one for one in seconds[2:]]  # the first passes are slower
     about = {"size": COUNTED_SIDE, "batch_size": 1, "passes": len(ms)}
     return {"ms_per_slice": statistics.median(ms), "fastest_ms": min(ms), **about}
-
-
-def hardware(device: torch.device) -> dict[str, Any]:
-    """What it ran on."""
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpu": model[1] if model else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-
-
-def commit() -> str | None:
-    """The source's git commit, "-dirty" with changes; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
 
 
 def build(row: str, width: int | None, weights: str | None) -> tuple[SegmentationModel, dict[str, Any]]:

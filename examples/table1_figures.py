@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,7 @@ def draw_panels(results: Mapping[str, Result], *, items: Sequence[int] | None = 
     figure = Figure(figsize=(2.5 * (2 + len(shown)), 2.5 * len(items) + 0.9), layout=layout)
     grid = figure.subplots(len(items), 2 + len(shown), squeeze=False)
     for axes, title in zip(grid[0], ["Input", "Truth", *shown], strict=True):
-        axes.set_title(title.replace(", ", ",\n", 1), fontsize=11)
+        axes.set_title(textwrap.fill(title, 24), fontsize=11)
     for row, item in zip(grid, items, strict=True):
         hu, truth, name = data[item]
         volume = Volume(hu.numpy()[None], (1.0, 1.0, 1.0), np.eye(4), np.zeros(1), VolumeMeta("", ()))

@@ -44,7 +44,9 @@ def example(root) -> Callable[[str], ModuleType]:
         if name not in sys.modules:
             spec = importlib.util.spec_from_file_location(name, root / "examples" / f"{name}.py")
             sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look for their module
-            spec.loader.exec_module(sys.modules[name])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.syspath_prepend(root / "examples")  # examples import each other
+                spec.loader.exec_module(sys.modules[name])
         return sys.modules[name]
 
     return load

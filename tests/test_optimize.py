@@ -139,7 +139,7 @@ def cudnn(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ddr_sapc_u", "unet"])
-def test_relus_become_part_of_convolutions(name, cudnn):
+def test_relus_become_part_of_convolutions(name, cudnn, monkeypatch):
     network = trained(ddrsapc.create_model(name, width=4))
     optimized = optimize_for_inference(network)
     fused = sum(isinstance(module, optimize._ConvReLU) for module in optimized.modules())
@@ -156,16 +156,20 @@ def test_relus_become_part_of_convolutions(name, cudnn):
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
     with torch.no_grad():
         compiled(torch.randn(1, layer.in_channels, 8, 8))
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", refuses)
+    with torch.no_grad():
+        assert (optimized(x) - expected).abs().max() <= 1e-4 * expected.abs().max()
     x.requires_grad_()
     optimized(x).sum().backward()  # without it
     assert x.grad.any()
     assert not cudnn
 
 
-def test_relus_stay_where_cudnn_fails_or_answers_otherwise(cudnn, monkeypatch):
-    def refuses(*_):
-        raise RuntimeError("not supported")
+def refuses(*_):
+    raise RuntimeError("not supported")
 
+
+def test_relus_stay_where_cudnn_fails_or_answers_otherwise(cudnn, monkeypatch):
     for other in (refuses, torch.conv2d):
         monkeypatch.setattr(torch, "cudnn_convolution_relu", other)
         optimized = optimize_for_inference(small_network())

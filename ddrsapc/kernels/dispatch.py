@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from shutil import which
 
 import torch
 from torch import Tensor
@@ -94,6 +95,8 @@ def _problem() -> str | None:
     numbers = re.match(r"(\d+)\.(\d+)", installed)
     if numbers is not None and tuple(map(int, numbers.groups())) < OLDEST_TRITON:
         return f"Triton {installed} is older than {OLDEST_TRITON[0]}.{OLDEST_TRITON[1]}"
+    if not (os.environ.get("CC") or which("gcc") or which("clang")):
+        return "Triton finds no C compiler (gcc, clang or $CC)"
     if torch.version.hip is not None:
         return "the kernels were not tried on AMD GPUs"
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):

@@ -108,7 +108,12 @@ def dual_gate_fits(x: Tensor, own: Tensor, other: Tensor) -> bool:
     """Whether the kernel computes this: one dtype, and one side larger than the other by whole factors."""
     if x.dtype not in _FLOATING or own.dtype != x.dtype or other.dtype != x.dtype:
         return False
-    if x.ndim != 4 or other.ndim != 4 or other.shape[:2] != (len(x), 1) or own.shape != (len(x), 1, *x.shape[2:]):
+    if (
+        x.ndim != 4
+        or other.ndim != 4
+        or other.shape[:2] != (x.shape[0], 1)
+        or own.shape != (x.shape[0], 1, *x.shape[2:])
+    ):
         return False
     return ratio(x.shape[2:], other.shape[2:]) is not None
 
@@ -166,7 +171,7 @@ def ohem_cross_entropy_fits(logits: Tensor, target: Tensor, weight: Tensor | Non
     """Whether the kernel computes this: up to `MAX_CLASSES`, whole factors, and class weights that are not learnt."""
     if logits.dtype not in _HALF_OR_SINGLE or target.dtype != torch.int64 or logits.shape[1] > MAX_CLASSES:
         return False
-    if logits.ndim != 4 or target.ndim != 3 or len(target) != len(logits):
+    if logits.ndim != 4 or target.ndim != 3 or target.shape[0] != logits.shape[0]:
         return False
     if weight is not None and (
         weight.device != logits.device or weight.requires_grad or weight.shape != logits.shape[1:2]
@@ -263,7 +268,7 @@ def upsample_argmax_fits(logits: Tensor, size: Sequence[int]) -> bool:
     """Whether the kernel computes this: up to `MAX_CLASSES`, and whole factors."""
     if logits.dtype not in _HALF_OR_SINGLE or logits.ndim != 4 or logits.shape[1] > MAX_CLASSES:
         return False
-    if len(logits) * size[0] * size[1] > MAX_ELEMENTS:
+    if logits.shape[0] * size[0] * size[1] > MAX_ELEMENTS:
         return False
     return factors(size, logits.shape[2:]) is not None
 

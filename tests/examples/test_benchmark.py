@@ -28,8 +28,6 @@ def measuring(example):
 
 @pytest.fixture(scope="module")
 def report(example, measuring):
-    for name in ("fusion_traffic", "benchmark_kernels"):  # what it imports
-        example(name)
     return example("benchmark_report")
 
 

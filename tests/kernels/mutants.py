@@ -157,15 +157,16 @@ MUTANTS = [
 ]
 
 
-def caught(mutant):
-    """The first test that fails with it; None if all pass."""
+def first_failure(kernel, mutant=None):
+    """Of the kernel's tests, run with a mutant or as they are; None if all pass."""
     with tempfile.TemporaryDirectory() as folder:
         for name in COPIED:
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(folder, name))
-        path = Path(folder, FOLDER, mutant.file)
-        path.write_text(path.read_text().replace(mutant.old, mutant.new))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", f"tests/kernels/interpreted/{mutant.kernel}.py"]
+        if mutant is not None:
+            path = Path(folder, FOLDER, mutant.file)
+            path.write_text(path.read_text().replace(mutant.old, mutant.new))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", f"tests/kernels/interpreted/{kernel}.py"]
         environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": folder}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -180,9 +181,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
+    for kernel in dict.fromkeys(mutant.kernel for mutant in MUTANTS):
+        if (failed := first_failure(kernel)) is not None:
+            parser.error(f"{failed} fails without a mutant; mend it first")
     rows = []
     for mutant in MUTANTS:
-        rows.append(asdict(mutant) | {"caught_by": caught(mutant)})
+        rows.append(asdict(mutant) | {"caught_by": first_failure(mutant.kernel, mutant)})
         print(mutant.kernel, repr(mutant.new), "->", rows[-1]["caught_by"], flush=True)  # noqa: T201
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps({"torch": torch.__version__, "mutants": rows}, indent=1) + "\n")

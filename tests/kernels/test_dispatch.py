@@ -15,6 +15,8 @@ def triton(monkeypatch):
         monkeypatch.setattr(dispatch, "find_spec", lambda name: version and importlib.util.find_spec("ddrsapc"))
         monkeypatch.setattr(dispatch, "version", lambda name: version)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(dispatch, "which", lambda name: f"/usr/bin/{name}")
+        monkeypatch.delenv("CC", raising=False)
         forget()
 
     yield install
@@ -78,6 +80,15 @@ def test_an_old_gpu_takes_aten(triton, monkeypatch):
         forget()
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
         assert kernel_info().cuda == cuda
+
+
+def test_without_a_compiler_aten_runs(triton, monkeypatch):
+    triton("3.7.1")
+    monkeypatch.setattr(dispatch, "which", lambda name: None)
+    assert kernel_info().cuda == "torch"
+    forget()
+    monkeypatch.setenv("CC", "cc")
+    assert kernel_info().cuda == "triton"
 
 
 def test_an_amd_gpu_takes_aten(triton, monkeypatch):

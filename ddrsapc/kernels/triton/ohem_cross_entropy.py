@@ -1,4 +1,4 @@
-"""The OHEM loss and its gradient on a GPU: starts the kernels, seven without class weights, and waits for none."""
+"""The OHEM loss and its gradient on a GPU: starts six kernels, eleven with class weights, and waits for none."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def forward(
     cut = -math.log(threshold) if threshold > 0 else math.inf
 
     result = torch.empty((), dtype=torch.float32, device=logits.device)
-    choice = torch.zeros(4, dtype=torch.float32, device=logits.device)
+    choice = torch.empty(4, dtype=torch.float32, device=logits.device)
     losses = torch.empty(target.shape, dtype=torch.float32, device=logits.device)
     state = torch.zeros(COUNTS.value + 2 * SELECTION.value, dtype=torch.int32, device=logits.device)
     block_p, block_c = _tile(classes, 2048)

@@ -171,13 +171,14 @@ def finish_kernel(
     """The result from the tiles' sums, and what the backward pass multiplies by."""
     count = tl.load(state + _KEPT)
     missing, tied = 0, 1  # of the k largest, those that equal the last; all that do
+    by_weighted = 0.0
     if count == 0:
         count, _rank, _needed = _start(state, min_kept, True)
         missing = count - tl.load(state + _KEPT + 2 * WEIGHTED)
         tied = tl.maximum(tl.load(state + _KEPT + 2 * WEIGHTED + 1), 1)
         if WEIGHTED:
             sums = sums_of_fallback
-            tl.store(choice + _BY_WEIGHTED, 1.0)
+            by_weighted = 1.0
     total = tl.zeros((BLOCK,), tl.float32)
     for begin in range(0, tiles, BLOCK):
         tile = begin + tl.arange(0, BLOCK)
@@ -185,6 +186,7 @@ def finish_kernel(
     divisor = tl.maximum(count, 1).to(tl.float32)
     extra = missing * tl.load(choice + _CUT)
     tl.store(result, (tl.sum(total, 0) + tl.where(missing > 0, extra, 0.0)) / divisor)
+    tl.store(choice + _BY_WEIGHTED, by_weighted)
     tl.store(choice + _SHARE, 1 / divisor)
     tl.store(choice + _TIED_SHARE, missing / (tied * divisor))
 
