@@ -71,7 +71,7 @@ def ohem_cross_entropy(
         threshold: probability of the true class below which a pixel is always kept, in [0, 1].
         min_kept: fraction of the valid pixels that is kept at least, in [0, 1].
         ignore_index: label of pixels that do not count.
-        weight: (C,), one factor per class on its pixels' losses, or None.
+        weight: (C,), one factor of at least 0 per class on its pixels' losses, or None.
 
     Returns:
         The loss, a scalar: float64 for float64 logits, else float32.

@@ -1,17 +1,20 @@
 """The Triton kernels as PyTorch operators on CUDA, with their shapes for compilation and their gradients.
 
-They take tensors as they come and compute in float32 (float64 for float64): autocast has nothing to cast and passes
-through. Their backward passes are operators too, and have no gradient of their own.
+They compute in float32 (float64 for float64) whatever they take. Under autocast, sums and gates take maps of several
+dtypes, which become the widest of them, as in PyTorch's own sums; loss and labels have nothing to cast. The backward
+passes are operators too, and have no gradient of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import CustomOpDef, custom_op  # type: ignore[attr-defined]
+from torch.library import CustomOpDef, Library, custom_op  # type: ignore[attr-defined]
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ddrsapc.kernels.layout import MAX_CLASSES, MAX_ELEMENTS, factors, memory_format, ratio
 
@@ -34,14 +37,35 @@ def _operator(name: str, schema: str) -> Callable[[Callable[..., Any]], CustomOp
     return custom_op(f"ddrsapc::{name}", mutates_args=(), device_types="cuda", schema=schema)
 
 
+_autocast = Library("ddrsapc", "FRAGMENT")  # what it registers lives as long as it does
+
+
+def _promote_under_autocast(name: str, device: str = "cuda") -> None:
+    """Give an operator a rule for autocast: its maps become the widest of their dtypes."""
+    operator = getattr(torch.ops.ddrsapc, name)
+
+    def promoted(*args: Any) -> Tensor:
+        dtype = reduce(torch.promote_types, {leaf.dtype for leaf in tree_leaves(args) if isinstance(leaf, Tensor)})
+        with torch.autocast(device, enabled=False):
+            out: Tensor = operator(*tree_map_only(Tensor, lambda x: x.to(dtype), args))
+        return out
+
+    _autocast.impl(name, promoted, f"Autocast{device.upper()}")
+
+
+def _dtypes_fit(*maps: Tensor) -> bool:
+    dtypes = {x.dtype for x in maps}
+    return dtypes <= {*_FLOATING} and (len(dtypes) == 1 or torch.is_autocast_enabled(maps[0].device.type))
+
+
 # upsample_add_act
 
 
 def upsample_add_act_fits(x: Tensor, terms: Sequence[Tensor]) -> bool:
-    """Whether the kernel computes this: one dtype, and whole factors of which one at least is above 1."""
-    if x.dtype not in _FLOATING or x.ndim != 4:
+    """Whether the kernel computes this: dtypes that fit, and whole factors of which one at least is above 1."""
+    if not _dtypes_fit(x, *terms) or x.ndim != 4:
         return False
-    if any(t.dtype != x.dtype or t.ndim != 4 or t.shape[:2] != x.shape[:2] for t in terms):
+    if any(t.ndim != 4 or t.shape[:2] != x.shape[:2] for t in terms):
         return False
     all_factors = [factors(x.shape[2:], term.shape[2:]) for term in terms]
     return None not in all_factors and any(pair != (1, 1) for pair in all_factors)
@@ -95,6 +119,7 @@ def _upsample_add_act_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, list[Ten
 
 
 upsample_add_act.register_autograd(_upsample_add_act_gradient, setup_context=_save_for_upsample_add_act)
+_promote_under_autocast("upsample_add_act")
 
 
 def _all_factors(x: Tensor, terms: Sequence[Tensor]) -> list[tuple[int, int]]:
@@ -105,8 +130,8 @@ def _all_factors(x: Tensor, terms: Sequence[Tensor]) -> list[tuple[int, int]]:
 
 
 def dual_gate_fits(x: Tensor, own: Tensor, other: Tensor) -> bool:
-    """Whether the kernel computes this: one dtype, and one side larger than the other by whole factors."""
-    if x.dtype not in _FLOATING or own.dtype != x.dtype or other.dtype != x.dtype:
+    """Whether the kernel computes this: dtypes that fit, and one side larger than the other by whole factors."""
+    if not _dtypes_fit(x, own, other):
         return False
     if (
         x.ndim != 4
@@ -154,6 +179,7 @@ def _dual_gate_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 dual_gate.register_autograd(_dual_gate_gradient, setup_context=_save_for_dual_gate)
+_promote_under_autocast("dual_gate")
 
 
 def _ratio(x: Tensor, other: Tensor) -> Any:

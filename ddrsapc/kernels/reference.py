@@ -16,8 +16,11 @@ def upsample_add_act(x: Tensor, terms: Sequence[Tensor], *, relu: bool) -> Tenso
     """See `ddrsapc.kernels.upsample_add_act`."""
     out = x
     for term in terms:
-        out = out + _resize(term, x.shape[-2:])  # (N, C, H, W)
-    return F.relu(out) if relu else out
+        resized = _resize(term, x.shape[-2:])  # (N, C, H, W)
+        # in place once the sum is not x itself: a CPU takes longer to allocate a map than to add one
+        in_place = out is not x and resized.dtype == out.dtype
+        out = out.add_(resized) if in_place else out + resized
+    return F.relu(out, inplace=out is not x) if relu else out
 
 
 def dual_gate(x: Tensor, own: Tensor, other: Tensor) -> Tensor:
@@ -48,7 +51,7 @@ def ohem_cross_entropy(
     cut = cut.clamp(max=-math.log(threshold) if threshold > 0 else torch.inf)  # a low probability is a high loss
     kept = valid & ~(loss.detach() <= cut)  # NaN is kept, for the loss to show it
     if weight is not None:
-        loss = loss * weight[target.where(valid, 0)]
+        loss = loss * weight.to(loss.dtype)[target.where(valid, 0)]
         largest = _largest(loss, valid, min_kept)
     fallback_count = torch.minimum(k, valid_count)  # 0 where no pixel is valid
     fallback = largest.where(torch.arange(len(largest), device=loss.device) < fallback_count, 0).sum()

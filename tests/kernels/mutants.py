@@ -4,6 +4,7 @@ python -m tests.kernels.mutants -o docs/results/kernels/mutants.json
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -157,6 +158,14 @@ MUTANTS = [
 ]
 
 
+def kernels_digest():
+    """SHA-256 of the kernels that the mutants were made of."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / FOLDER).glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def first_failure(kernel, mutant=None):
     """Of the kernel's tests, run with a mutant or as they are; None if all pass."""
     with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +198,8 @@ def main():
         rows.append(asdict(mutant) | {"caught_by": first_failure(mutant.kernel, mutant)})
         print(mutant.kernel, repr(mutant.new), "->", rows[-1]["caught_by"], flush=True)  # noqa: T201
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps({"torch": torch.__version__, "mutants": rows}, indent=1) + "\n")
+    result = {"torch": torch.__version__, "kernels_sha256": kernels_digest(), "mutants": rows}
+    args.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from dataclasses import asdict
 
-from tests.kernels.mutants import FOLDER, MUTANTS
+from tests.kernels.mutants import FOLDER, MUTANTS, kernels_digest
 
 
 def test_each_changes_one_place(root):
@@ -14,9 +14,11 @@ def test_each_changes_one_place(root):
 
 
 def test_the_tests_catch_them(root):
-    rows = json.loads((root / "docs/results/kernels/mutants.json").read_text())["mutants"]
+    seen = json.loads((root / "docs/results/kernels/mutants.json").read_text())
+    rows = seen["mutants"]
     results = [row.pop("caught_by") for row in rows]
     assert rows == [asdict(mutant) for mutant in MUTANTS], "run mutants.py again"
+    assert seen["kernels_sha256"] == kernels_digest(), "the kernels changed, run mutants.py again"
     made, missed = Counter(row["kernel"] for row in rows), Counter()
     for row, test in zip(rows, results, strict=True):
         missed[row["kernel"]] += test is None

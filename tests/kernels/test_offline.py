@@ -9,7 +9,7 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from ddrsapc.kernels.layout import Ratio  # noqa: E402
+from ddrsapc.kernels.layout import MAX_CLASSES, MAX_FACTOR, Ratio  # noqa: E402
 from ddrsapc.kernels.triton import (  # noqa: E402
     dual_gate,
     ohem_cross_entropy,
@@ -23,7 +23,7 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuob
 CAPABILITIES = [80, 90, 100, 120]
 NHWC, NCHW = torch.channels_last, torch.contiguous_format
 PRIMARY = (torch.bfloat16, NHWC)
-OTHERS = [(torch.float16, NHWC), (torch.float32, NCHW), (torch.float64, NCHW)]
+OTHERS = [(torch.float16, NHWC), (torch.bfloat16, NCHW), (torch.float32, NCHW), (torch.float64, NCHW)]
 
 
 def maps(dtype, layout, *shapes):
@@ -134,6 +134,23 @@ def test_compiles_without_spills_to_few_registers_and_wide_loads(
         if (dtype, layout) == PRIMARY and expected and kernel.constants.get("FACTOR_Y", 1) < 8:
             found = widths(kernel.asm["ptx"])
             assert (found[0], found[-1]) == expected, kernel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "layout"), [PRIMARY, (torch.float32, NCHW)])
+def test_the_most_classes_by_the_largest_factor_do_not_spill(dtype, layout, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    target = torch.empty(4, 512, 512, dtype=torch.long, device="meta")
+    (logits,) = maps(dtype, layout, (MAX_CLASSES, 512 // MAX_FACTOR, 512 // MAX_FACTOR))
+    factors = (MAX_FACTOR, MAX_FACTOR)
+    with compiled_for(90) as found:
+        saved = ohem_cross_entropy.forward(
+            logits, target, None, factors, threshold=0.7, min_kept=0.05, ignore_index=255
+        )
+        ohem_cross_entropy.backward(saved[0], logits, target, None, *saved[1:], factors)
+        upsample_argmax.forward(logits, factors)
+    for kernel in found:
+        assert resources(kernel.asm["cubin"], tmp_path / "kernel.cubin")[1:] == (0, 0), kernel
 
 
 @pytest.mark.slow

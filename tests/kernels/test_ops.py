@@ -72,6 +72,23 @@ def test_cuda_tensors_take_the_operators_which_answer_as_aten_does(dtype, layout
         assert (actual.shape, actual.dtype, actual.stride()) == (expected.shape, expected.dtype, expected.stride())
 
 
+@pytest.fixture
+def autocast():
+    """On for CUDA, which `torch.autocast` refuses without a GPU."""
+    torch.set_autocast_enabled("cuda", True)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+
+
+def test_under_autocast_the_widest_dtype_is_taken(autocast):
+    with counted() as operators:
+        x, half = maps(8, 8, dtype=torch.float32)
+        own, other = maps(1, 1)
+        assert kernels.upsample_add_act(x.bfloat16(), [half]).dtype == torch.float32
+        assert kernels.dual_gate(x, own, other).dtype == torch.float32
+        assert operators == {"upsample_add_act": 1, "dual_gate": 1}
+
+
 def test_the_environment_turns_them_off(monkeypatch):
     monkeypatch.setenv("DDRSAPC_KERNELS", "torch")
     with counted() as operators:

@@ -13,6 +13,8 @@ BACKWARD = ("_upsample_add_act_backward", "_dual_gate_backward", "_ohem_cross_en
 for name in FORWARD + BACKWARD:
     operator = getattr(ops, name)
     operator.register_kernel("cpu")(operator._init_fn)
+for name in ("upsample_add_act", "dual_gate"):
+    ops._promote_under_autocast(name, "cpu")
 
 
 @pytest.fixture
@@ -198,13 +200,40 @@ def test_transforms_take_aten(calls):
     assert calls == ["upsample_add_act"]
 
 
-def test_autocast_passes_through(monkeypatch):
-    """As where there are no kernels: each of one dtype, else ATen's promotion."""
-    monkeypatch.setattr(dispatch, "DEVICE", "cpu")
-    x, up = (m.bfloat16() for m in maps((4, 6), (2, 3)))
+def autocast_step(function):
+    """Outputs of float32 maps under autocast, and the gradients of their sum."""
+    torch.manual_seed(0)
+    leaves = [torch.randn(2, *shape, requires_grad=True) for shape in ((2, 8, 8), (4, 4, 4))]
     with torch.autocast("cpu", torch.bfloat16):
-        assert kernels.upsample_add_act(x, [up]).dtype == torch.bfloat16
-        assert kernels.upsample_add_act(x.float(), [up.float()]).dtype == torch.float32
-        assert kernels.upsample_add_act(x.float(), [up]).dtype == torch.float32
-        logits, target = logits_and_target()
+        outputs = function(*leaves)
+    return [*outputs, *torch.autograd.grad(sum(out.sum() for out in outputs), leaves)]
+
+
+def test_under_autocast_maps_of_several_dtypes_become_the_widest(calls, monkeypatch):
+    layer = DualAttentionModule(2, 4, 2)  # its convolutions answer in bfloat16
+    found = autocast_step(layer)
+    assert calls.count("dual_gate") == calls.count("dual_gate_backward") == 2
+    assert calls.count("upsample_add_act") == calls.count("upsample_add_act_backward") == 1
+    monkeypatch.setenv("DDRSAPC_KERNELS", "torch")
+    for actual, expected in zip(found, autocast_step(layer), strict=True):
+        assert actual.dtype == expected.dtype == torch.float32
+        torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_under_autocast_it_compiles_as_one_graph_with_its_gradients(monkeypatch):
+    monkeypatch.setattr(dispatch, "DEVICE", "cpu")
+    layer = DualAttentionModule(2, 4, 2)
+    torch._dynamo.reset()
+    found = autocast_step(torch.compile(layer, backend="aot_eager", fullgraph=True))
+    torch.testing.assert_close(found, autocast_step(layer), rtol=1e-2, atol=1e-2)
+
+
+def test_under_autocast_one_dtype_stays(calls):
+    x, up = maps((4, 6), (2, 3))
+    logits, target = logits_and_target()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kernels.upsample_add_act(x.bfloat16(), [up.bfloat16()]).dtype == torch.bfloat16
+        assert kernels.upsample_add_act(x.bfloat16(), [up.half()]).dtype == torch.float32
+        assert kernels.dual_gate(up.bfloat16(), *(m[:, :1].half() for m in (up, x))).dtype == torch.float32
         assert kernels.ohem_cross_entropy(logits.bfloat16(), target).dtype == torch.float32
+    assert calls == ["upsample_add_act", "upsample_add_act", "dual_gate", "ohem_cross_entropy"]
