@@ -2,11 +2,12 @@
 
     python examples/pretrain.py ddr_sapc_u_s outputs/small
     python examples/pretrain.py ddr_sapc_u outputs/large --widen outputs/small/last.safetensors
+    python examples/pretrain.py ddr_sapc_u outputs/final --finish outputs/large/last.safetensors
 
 Calcium fills a few pixels in a hundred thousand, too few to learn the places of the arteries from: first these are
 labelled themselves. Then calcium, in whole slices of low resolution, with crops of full resolution among them, with
-bright spots that are none, in whole slices of full resolution. Every image is another case. Killed, the same command
-goes on from its last checkpoint.
+bright spots that are none, in whole slices of full resolution; to finish, upper abdomens and more bones among them.
+Every image is another case. Killed, the same command goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -53,14 +54,18 @@ def near_arteries(draw: CaseDraw, z: float, reach: float, *, step: int = 1) -> N
     return labels
 
 
-def with_decoys(image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generator) -> Tensor:
-    """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium."""
+def with_decoys(image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generator, *, bones: float = 0.0) -> Tensor:
+    """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium.
+
+    Of the spots, the part `bones` has marrow in a shell.
+    """
     hu, mm, step = image.numpy().astype(np.float32), draw.placement.pixel_mm, 4
     free = (near_arteries(draw, z, 12.0, step=step) == 0) & (abs(hu[::step, ::step]) < 150)
     rows, columns = np.nonzero(free)
     for _ in range(rng.integers(0, 9) if len(rows) else 0):
         place = rng.integers(len(rows))
-        radius, angle = rng.uniform(0.8, 6), rng.uniform(0, np.pi)
+        bone = bones > 0 and rng.random() < bones
+        radius, angle = rng.uniform(2.5 if bone else 0.8, 6), rng.uniform(0, np.pi)
         stretch = rng.uniform(1, min(3, 10 / radius))
         reach = int((radius * stretch + 3) / mm) + 1
         row, column = step * rows[place], step * columns[place]
@@ -70,16 +75,22 @@ def with_decoys(image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generato
         )
         along = (np.cos(angle) * right + np.sin(angle) * down[:, None]) * mm / stretch
         across = (np.cos(angle) * down[:, None] - np.sin(angle) * right) * mm
-        hu[box] += rng.uniform(100, 600) / (1 + np.exp((np.hypot(along, across) - radius) / 0.4))
+        distance = np.hypot(along, across)
+        if bone:
+            shell, marrow = rng.uniform(300, 900), rng.uniform(50, 300)
+            hu[box] += shell / (1 + np.exp((distance - radius) / 0.4))
+            hu[box] -= (shell - marrow) / (1 + np.exp((distance - radius + rng.uniform(0.8, 2)) / 0.4))
+        else:
+            hu[box] += rng.uniform(100, 600) / (1 + np.exp((distance - radius) / 0.4))
     return torch.from_numpy(hu.clip(-1024, 3071).astype(np.int16))
 
 
 class Decoys(Dataset[Sample]):
-    """The slices of a phantom with decoys."""
+    """The slices of a phantom with decoys, of which the part `bones` has marrow in a shell."""
 
-    def __init__(self, plain: PhantomDataset) -> None:
-        self.plain = plain
-        self.fingerprint = f"decoys in {plain.fingerprint}"
+    def __init__(self, plain: PhantomDataset, *, bones: float = 0.0) -> None:
+        self.plain, self.bones = plain, bones
+        self.fingerprint = f"decoys in {plain.fingerprint}" + (f" {bones=}" if bones else "")
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -87,7 +98,7 @@ class Decoys(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image, label, name = self.plain[index]
         rng = np.random.default_rng((self.plain.seed, index))
-        return Sample(with_decoys(image, *case_of(self.plain, index, name), rng), label, name)
+        return Sample(with_decoys(image, *case_of(self.plain, index, name), rng, bones=self.bones), label, name)
 
 
 class Courses(Dataset[Sample]):
@@ -108,12 +119,9 @@ class Courses(Dataset[Sample]):
 class WholeAndCropped(Dataset[Sample]):
     """Whole slices of low resolution and crops of full resolution in turn, (SIDE, SIDE) each."""
 
-    def __init__(self, n: int, seed: int, *, decoys: bool, contrast: float = 0.2) -> None:
-        whole = slices(SIDE, n, seed, (200.0, 400.0), contrast=contrast)
-        fine = slices(FULL, n, seed, (160.0, 500.0), contrast=contrast)
-        self.whole: PhantomDataset | Decoys = Decoys(whole) if decoys else whole
-        self.fine: PhantomDataset | Decoys = Decoys(fine) if decoys else fine
-        self.fingerprint = self.whole.fingerprint + self.fine.fingerprint
+    def __init__(self, whole: PhantomDataset | Decoys, fine: PhantomDataset | Decoys) -> None:
+        self.whole, self.fine = whole, fine
+        self.fingerprint = whole.fingerprint + fine.fingerprint
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -124,6 +132,37 @@ class WholeAndCropped(Dataset[Sample]):
         image, label, name = self.fine[index]
         hu, labels = CROP(image[None, None], label[None], generator=torch.Generator().manual_seed(index))
         return Sample(hu[0, 0].to(image.dtype), labels[0], name)
+
+
+class WithAbdomens(Dataset[Sample]):
+    """Of three images, one of an upper abdomen, of which nothing is coronary calcium; the others as they are."""
+
+    def __init__(self, chests: WholeAndCropped, n: int, seed: int) -> None:
+        self.chests = chests
+        self.abdomens = WholeAndCropped(
+            Decoys(abdomens(SIDE, n, seed, (250.0, 500.0)), bones=0.5),
+            Decoys(abdomens(FULL, n, seed, (300.0, 550.0)), bones=0.5),
+        )
+        self.fingerprint = f"{chests.fingerprint} {self.abdomens.fingerprint}"
+
+    def __len__(self) -> int:
+        return len(self.abdomens)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.chests[index] if index % 3 else self.abdomens[index]
+
+
+def abdomens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
+    """Slices from the heart's lower edge downwards, soft tissue or fat in the place of lung."""
+    parameters = PhantomParameters(
+        field_of_view=field_of_view,
+        usual_field_of_view=sum(field_of_view) / 2,
+        slices=10,
+        shift_z=(50.0, 58.0),
+        lung=(-110.0, 60.0),
+        contrast_rate=0.6,
+    )
+    return PhantomDataset("train", size, n, seed, parameters=parameters)
 
 
 def slices(
@@ -144,7 +183,7 @@ def case_of(data: PhantomDataset, index: int, name: str) -> tuple[CaseDraw, floa
 class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
-    name: Literal["courses", "low", "mixed", "decoys", "full"]
+    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens"]
     """Of its data, see `data`."""
     steps: int
     batch_size: int
@@ -159,9 +198,15 @@ class Stage:
             return Courses(n, seed)
         if self.name == "low":
             return slices(SIDE, n, seed, (160.0, 300.0))
+        full = slices(FULL, n, seed, (160.0, 500.0), contrast=self.contrast)
         if self.name == "full":
-            return Decoys(slices(FULL, n, seed, (160.0, 500.0), contrast=self.contrast))
-        return WholeAndCropped(n, seed, decoys=self.name == "decoys", contrast=self.contrast)
+            return Decoys(full)
+        whole = slices(SIDE, n, seed, (200.0, 400.0), contrast=self.contrast)
+        if self.name == "mixed":
+            return WholeAndCropped(whole, full)
+        if self.name == "decoys":
+            return WholeAndCropped(Decoys(whole), Decoys(full))
+        return WithAbdomens(WholeAndCropped(Decoys(whole, bones=0.3), Decoys(full, bones=0.3)), n, seed)
 
 
 FROM_SCRATCH: tuple[Stage, ...] = (
@@ -178,6 +223,8 @@ WIDENED: tuple[Stage, ...] = (
     Stage(name="decoys", steps=560, batch_size=4, lr=4e-4, contrast=0.3),
     Stage(name="full", steps=36, batch_size=2, lr=1e-4, contrast=0.3),
 )
+FINISH: tuple[Stage, ...] = (Stage(name="abdomens", steps=300, batch_size=4, lr=3e-4, contrast=0.3),)
+"""After either of them."""
 
 
 def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 0.02) -> None:
@@ -243,18 +290,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="name of the network")
     parser.add_argument("output", type=Path, help="folder for checkpoints, logs and last.safetensors")
     parser.add_argument("--width", type=int, help="channels of the network's first level (the network's own)")
-    parser.add_argument("--widen", type=Path, metavar="WEIGHTS", help="begin with those of a network half as wide")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--widen", type=Path, metavar="WEIGHTS", help="begin with those of a network half as wide")
+    begin.add_argument("--finish", type=Path, metavar="WEIGHTS", help="go on from the network's own: abdomens, bones")
     args = parser.parse_args(argv)
     try:
-        run(args.model, args.output, width=args.width, small=args.widen)
-    except (CheckpointError, OSError, ValueError) as error:
+        run(args.model, args.output, width=args.width, small=args.widen, trained=args.finish)
+    except (CheckpointError, ddrsapc.hub.WeightsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(name: str, output: Path, *, width: int | None = None, small: Path | None = None) -> None:
-    """Train a network from scratch, or with a small one's weights to begin with."""
+def run(
+    name: str,
+    output: Path,
+    *,
+    width: int | None = None,
+    small: Path | None = None,
+    trained: Path | None = None,
+) -> None:
+    """Train a network from scratch, with a small one's weights to begin with, or on from its own."""
     torch.manual_seed(0)
     options: dict[str, Any] = {} if width is None else {"width": width}
     model = ddrsapc.create_model(name, num_classes=4, **options)
@@ -263,6 +319,9 @@ def run(name: str, output: Path, *, width: int | None = None, small: Path | None
     if small is not None:
         widen(load_trained(small), model)
         stages, first_seed = WIDENED, len(FROM_SCRATCH)
+    if trained is not None:
+        ddrsapc.hub.load_weights(model, trained)
+        stages, first_seed = FINISH, len(FROM_SCRATCH) + len(WIDENED)
     for seed, stage in enumerate(stages, first_seed):
         last = train_stage(model, stage, output / f"{seed}_{stage.name}", seed=seed)
         model = load_trained(last)

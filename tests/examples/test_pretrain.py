@@ -9,7 +9,7 @@ from ddrsapc.data import Augmentation
 from ddrsapc.phantom import draw_case
 from ddrsapc.training import load_trained
 
-pytest.importorskip("scipy", reason="the extra phantom is not installed")
+scipy = pytest.importorskip("scipy", reason="the extra phantom is not installed")
 
 
 @pytest.fixture
@@ -62,8 +62,43 @@ def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(pretrain)
     assert spots > 20
 
 
+@pytest.mark.parametrize(("bones", "hollow"), [(0.0, False), (1.0, True)])
+def test_bones_have_a_shell_around_marrow(bones, hollow, pretrain):
+    plain = pretrain.slices(256, 12, 0, (200.0, 240.0))
+    changed = pretrain.Decoys(plain, bones=bones)
+    middles = []
+    for i in range(len(plain)):
+        added = (changed[i].image.int() - plain[i].image).numpy()
+        spots, _ = scipy.ndimage.label(scipy.ndimage.binary_fill_holes(added > 40))
+        for index, box in enumerate(scipy.ndimage.find_objects(spots), 1):
+            inside = scipy.ndimage.distance_transform_edt(spots[box] == index)
+            if 5 < inside.max() < 8:  # pixels: one spot, not small
+                middles.append(added[box][inside == inside.max()].mean() / added[box].max())
+    assert len(middles) > 5
+    assert (np.median(middles) < 0.7) == hollow
+
+
+def test_of_three_images_one_is_an_abdomen_without_calcium(pretrain):
+    (stage,) = pretrain.FINISH
+    data = stage.data(0)
+    assert len(data) == stage.steps * stage.batch_size
+    chests = data.chests
+    assert all(data[i].image.equal(chests[i].image) for i in (1, 2))
+    heart_below = 0
+    for index in range(0, 36, 3):
+        image, label, name = data[index]
+        assert (image.shape, image.dtype) == ((256, 256), torch.int16)
+        part = data.abdomens.whole if index % 2 else data.abdomens.fine
+        draw, _ = pretrain.case_of(part.plain, index, name)
+        z = draw.placement.frame_z(int(name[name.index("[") + 1 : -1]))
+        assert -95 < z < -25  # from the heart's lower edge to the last of the liver
+        heart_below += bool(label.any())
+    assert heart_below < 3  # the LAD's end
+
+
 def test_crops_keep_the_pixels_of_their_slice(pretrain):
-    data = pretrain.WholeAndCropped(4, 0, decoys=False)
+    whole, fine = (pretrain.slices(size, 4, 0, (200.0, 400.0)) for size in (pretrain.SIDE, pretrain.FULL))
+    data = pretrain.WholeAndCropped(whole, fine)
     assert data[1].image.equal(data.whole[1].image)
     crop, again, slice_ = data[2], data[2], data.fine[2]
     assert (crop.image.shape, crop.image.dtype) == ((256, 256), torch.int16)
@@ -84,7 +119,7 @@ def test_trains_through_all_stages_and_goes_on(pretrain, tmp_path, monkeypatch, 
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    names = ("courses", "low", "mixed", "decoys", "full")
+    names = ("courses", "low", "mixed", "decoys", "full", "abdomens")
     stages = [pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names]
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0
@@ -94,6 +129,14 @@ def test_trains_through_all_stages_and_goes_on(pretrain, tmp_path, monkeypatch, 
     written = (tmp_path / "last.safetensors").read_bytes()
     assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0  # all done: the same weights at once
     assert (tmp_path / "last.safetensors").read_bytes() == written
+    monkeypatch.setattr(pretrain, "FINISH", stages[-1:])
+    command = ["ddr_sapc_u_s", str(tmp_path / "more"), "--finish", str(tmp_path / "last.safetensors")]
+    assert pretrain.main(command) == 0
+    capsys.readouterr()
+    assert (tmp_path / "more" / "last.safetensors").read_bytes() != written
+    command[0] = "unet"
+    assert pretrain.main(command) == 2
+    assert "last.safetensors" in capsys.readouterr().err
 
 
 def test_what_cannot_be_widened_is_one_line(pretrain, path, tmp_path, capsys):

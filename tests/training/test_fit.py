@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -361,8 +362,10 @@ def test_deterministic_algorithms_are_switched_back(tmp_path, train_data, val_da
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_compiled_runs_save_plain_weights(tmp_path, train_data, val_data):
+def test_compiled_runs_save_plain_weights(tmp_path, train_data, val_data, monkeypatch):
     torch.compiler.reset()  # sizes that other tests compiled for
+    # Inductor takes a minute for the kernels, which are not what is tested
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     config = replace(CONFIG, epochs=1, compile=True)
     result = fit(small_network(), train_data, val_data, tmp_path, config=config, device="cpu")
     assert weights(result.last).keys() == small_network().state_dict().keys()
