@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 
 import ddrsapc
 from ddrsapc.data import Augmentation, Sample
+from ddrsapc.hub import WeightsError, load_weights
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.phantom import CaseDraw, PhantomDataset, PhantomParameters, draw_case
@@ -296,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         run(args.model, args.output, width=args.width, small=args.widen, trained=args.finish)
-    except (CheckpointError, ddrsapc.hub.WeightsError, OSError, ValueError) as error:
+    except (CheckpointError, WeightsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -320,7 +321,7 @@ def run(
         widen(load_trained(small), model)
         stages, first_seed = WIDENED, len(FROM_SCRATCH)
     if trained is not None:
-        ddrsapc.hub.load_weights(model, trained)
+        load_weights(model, trained)
         stages, first_seed = FINISH, len(FROM_SCRATCH) + len(WIDENED)
     for seed, stage in enumerate(stages, first_seed):
         last = train_stage(model, stage, output / f"{seed}_{stage.name}", seed=seed)
