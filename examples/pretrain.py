@@ -37,6 +37,7 @@ from ddrsapc.training import CheckpointError, TrainConfig, fit, load_trained
 FULL = 512  # pixels per side of a slice
 SIDE = 256  # of crops, and of slices of low resolution
 REACH = 8.0  # mm
+QUIET = (4.0, 25.0)  # HU, noise of scans that are no calcium scoring scans among them
 VALIDATED = 40  # slices after every stage
 CHANGES: dict[str, Any] = {"shift": 0, "scale": (1, 1), "rotation": 0}  # none of these: labels keep their pixels
 CROP = Augmentation(**CHANGES, noise=0, gain=0, offset=0, crop=SIDE, calcium_crops=0.7)
@@ -55,21 +56,34 @@ def near_arteries(draw: CaseDraw, z: float, reach: float, *, step: int = 1) -> N
     return labels
 
 
+def in_front_wall(draw: CaseDraw, z: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Row and column of a place in the chest's wall or the belly's, near the middle more often."""
+    cavity, place = draw.anatomy.cavity, draw.placement
+    angle, depth = rng.triangular(-np.pi, -np.pi / 2, 0), rng.uniform(0, 14)  # mm from the cavity outwards
+    x, y = cavity.x + (cavity.a + depth) * np.cos(angle), cavity.y + (cavity.b + depth) * np.sin(angle)
+    return np.rint(place.pixels(x, y, (z - place.shift[2]) / place.scale)[::-1]).astype(np.int64)
+
+
 def with_decoys(image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generator, *, bones: float = 0.0) -> Tensor:
     """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium.
 
-    Of the spots, the part `bones` has marrow in a shell.
+    Of the spots, the part `bones` has marrow in a shell. Where there are such, every third spot lies in the front wall,
+    as a breastbone's tip and the ends of ribs do.
     """
     hu, mm, step = image.numpy().astype(np.float32), draw.placement.pixel_mm, 4
     free = (near_arteries(draw, z, 12.0, step=step) == 0) & (abs(hu[::step, ::step]) < 150)
     rows, columns = np.nonzero(free)
-    for _ in range(rng.integers(0, 9) if len(rows) else 0):
+    for i in range(rng.integers(0, 9) if len(rows) else 0):
         place = rng.integers(len(rows))
+        row, column = step * rows[place], step * columns[place]
+        if bones and i % 3 == 0:
+            row, column = in_front_wall(draw, z, rng)
+            if not (0 <= row < len(hu) and 0 <= column < len(hu)):
+                continue
         bone = bones > 0 and rng.random() < bones
         radius, angle = rng.uniform(2.5 if bone else 0.8, 6), rng.uniform(0, np.pi)
         stretch = rng.uniform(1, min(3, 10 / radius))
         reach = int((radius * stretch + 3) / mm) + 1
-        row, column = step * rows[place], step * columns[place]
         box = tuple(slice(max(middle - reach, 0), middle + reach + 1) for middle in (row, column))
         down, right = (
             np.arange(*part.indices(len(hu))) - middle for part, middle in zip(box, (row, column), strict=True)
@@ -103,11 +117,11 @@ class Decoys(Dataset[Sample]):
 
 
 class Courses(Dataset[Sample]):
-    """Whole slices of low resolution, labelled within REACH of where the arteries run, calcified or not."""
+    """The slices of a phantom, labelled within REACH of where the arteries run, calcified or not."""
 
-    def __init__(self, n: int, seed: int) -> None:
-        self.slices = slices(SIDE, n, seed, (160.0, 300.0))
-        self.fingerprint = f"courses within {REACH} mm in {self.slices.fingerprint}"
+    def __init__(self, plain: PhantomDataset) -> None:
+        self.slices = plain
+        self.fingerprint = f"courses within {REACH} mm in {plain.fingerprint}"
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -141,7 +155,7 @@ class WithAbdomens(Dataset[Sample]):
     def __init__(self, chests: WholeAndCropped, n: int, seed: int) -> None:
         self.chests = chests
         self.abdomens = WholeAndCropped(
-            Decoys(abdomens(SIDE, n, seed, (250.0, 500.0)), bones=0.5),
+            Decoys(abdomens(SIDE, n, seed, (250.0, 550.0)), bones=0.5),
             Decoys(abdomens(FULL, n, seed, (300.0, 550.0)), bones=0.5),
         )
         self.fingerprint = f"{chests.fingerprint} {self.abdomens.fingerprint}"
@@ -162,15 +176,22 @@ def abdomens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -
         shift_z=(50.0, 58.0),
         lung=(-110.0, 60.0),
         contrast_rate=0.6,
+        noise_sd=QUIET,
     )
     return PhantomDataset("train", size, n, seed, parameters=parameters)
 
 
 def slices(
-    size: int, n: int, seed: int, field_of_view: tuple[float, float], *, contrast: float = 0.2
+    size: int,
+    n: int,
+    seed: int,
+    field_of_view: tuple[float, float],
+    *,
+    contrast: float = 0.2,
+    noise_sd: tuple[float, float] = PhantomParameters().noise_sd,
 ) -> PhantomDataset:
     """Training slices, more of them with contrast than in the phantom's own test."""
-    parameters = PhantomParameters(field_of_view=field_of_view, contrast_rate=contrast)
+    parameters = PhantomParameters(field_of_view=field_of_view, contrast_rate=contrast, noise_sd=noise_sd)
     return PhantomDataset("train", size, n, seed, parameters=parameters)
 
 
@@ -196,13 +217,14 @@ class Stage:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
         if self.name == "courses":
-            return Courses(n, seed)
+            return Courses(slices(SIDE, n, seed, (160.0, 300.0)))
         if self.name == "low":
             return slices(SIDE, n, seed, (160.0, 300.0))
-        full = slices(FULL, n, seed, (160.0, 500.0), contrast=self.contrast)
+        noise_sd = QUIET if self.name == "abdomens" else PhantomParameters().noise_sd
+        full = slices(FULL, n, seed, (160.0, 500.0), contrast=self.contrast, noise_sd=noise_sd)
         if self.name == "full":
             return Decoys(full)
-        whole = slices(SIDE, n, seed, (200.0, 400.0), contrast=self.contrast)
+        whole = slices(SIDE, n, seed, (200.0, 400.0), contrast=self.contrast, noise_sd=noise_sd)
         if self.name == "mixed":
             return WholeAndCropped(whole, full)
         if self.name == "decoys":
@@ -224,7 +246,7 @@ WIDENED: tuple[Stage, ...] = (
     Stage(name="decoys", steps=560, batch_size=4, lr=4e-4, contrast=0.3),
     Stage(name="full", steps=36, batch_size=2, lr=1e-4, contrast=0.3),
 )
-FINISH: tuple[Stage, ...] = (Stage(name="abdomens", steps=300, batch_size=4, lr=3e-4, contrast=0.3),)
+FINISH: tuple[Stage, ...] = (Stage(name="abdomens", steps=240, batch_size=4, lr=3e-4, contrast=0.3),)
 """After either of them."""
 
 
@@ -257,21 +279,31 @@ def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 
         wide.copy_(value)
 
 
-def train_stage(model: SegmentationModel, stage: Stage, output: Path, *, seed: int) -> Path:
-    """Train on cases that no other stage sees; return the weights of the end."""
+def train_once(
+    model: SegmentationModel,
+    data: Dataset[Sample],
+    val: Dataset[Sample],
+    output: Path,
+    *,
+    batch_size: int,
+    lr: float,
+    seed: int,
+) -> Path:
+    """Train on every image once; return the weights of the end."""
+    steps = len(data) // batch_size  # type: ignore[arg-type]  # a Dataset with a length
     result = fit(
         model,
-        stage.data(seed),
-        PhantomDataset("val", FULL, VALIDATED, seed=0),
+        data,
+        val,
         output,
         config=TrainConfig(
             epochs=1,
-            batch_size=stage.batch_size,
+            batch_size=batch_size,
             optimizer="adamw",
-            lr=stage.lr,
+            lr=lr,
             weight_decay=0.01,
             schedule="cosine",
-            warmup_steps=min(50, stage.steps // 5),
+            warmup_steps=min(50, steps // 5),
             clip_norm=5.0,
             seed=seed,
             channels_last=True,
@@ -281,7 +313,7 @@ def train_stage(model: SegmentationModel, stage: Stage, output: Path, *, seed: i
         augmentation=Augmentation(**CHANGES, noise=8, gain=0.02, offset=8),
         resume=True,
     )
-    print(stage.name, result.history[-1], flush=True)
+    print(output.name, result.history[-1], flush=True)
     return result.last
 
 
@@ -323,8 +355,10 @@ def run(
     if trained is not None:
         load_weights(model, trained)
         stages, first_seed = FINISH, len(FROM_SCRATCH) + len(WIDENED)
+    val = PhantomDataset("val", FULL, VALIDATED, seed=0)
     for seed, stage in enumerate(stages, first_seed):
-        last = train_stage(model, stage, output / f"{seed}_{stage.name}", seed=seed)
+        folder = output / f"{seed}_{stage.name}"
+        last = train_once(model, stage.data(seed), val, folder, batch_size=stage.batch_size, lr=stage.lr, seed=seed)
         model = load_trained(last)
     shutil.copyfile(last, output / "last.safetensors")
 

@@ -1,4 +1,4 @@
-"""Quickstart: a real CT, the pretrained `ddr_sapc_u_s`, a minute of fine-tuning, an overlay.
+"""Quickstart: a real CT, the pretrained `ddr_sapc_u`, a minute of fine-tuning, an overlay.
 
 A smoke test of the whole chain, not a medical result: the labels are made from the scan itself, by
 density, and the network is evaluated on the slices that it was trained on.
@@ -35,7 +35,7 @@ except ImportError as error:
     print(f'error: {error.name} is missing; install the extra with: pip install "ddrsapc[ct]"', file=sys.stderr)
     raise SystemExit(2) from None
 
-MODEL = "ddr_sapc_u_s"
+MODEL = "ddr_sapc_u"
 CROP, BATCH, LEARNING_RATE = 64, 8, 3e-3  # side of a training image in pixels, images per step
 
 
@@ -221,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("scan", type=Path, nargs="?", help="DICOM folder or file, NIfTI, MHA or NRRD")
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart.png"), help="picture (%(default)s)")
     parser.add_argument(
-        "--steps", type=int, default=160, help="training steps, about a minute in all on 2 cores (%(default)s)"
+        "--steps", type=int, default=60, help="training steps, about a minute in all on 2 cores (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and crops (%(default)s)")
     arguments = parser.parse_args(argv)

@@ -34,7 +34,7 @@ def test_a_widened_network_computes_the_same(pretrain):
 
 
 def test_courses_are_labelled_around_the_arteries_alone(pretrain):
-    data = pretrain.Courses(6, 0)
+    data = pretrain.Courses(pretrain.slices(256, 6, 0, (160.0, 300.0)))
     for index in range(6):
         image, label, name = data[index]
         assert (image.shape, label.shape, label.dtype) == ((256, 256), (256, 256), torch.uint8)
@@ -123,7 +123,8 @@ def test_trains_through_all_stages_and_goes_on(pretrain, tmp_path, monkeypatch, 
     stages = [pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names]
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [stage.name for stage in stages]
+    folders = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert folders == [f"{i}_{stage.name}" for i, stage in enumerate(stages)]
     trained = load_trained(tmp_path / "last.safetensors")
     assert trained.input_config == pretrain.INPUT
     written = (tmp_path / "last.safetensors").read_bytes()

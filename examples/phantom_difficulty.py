@@ -1,0 +1,77 @@
+"""Is the phantom neither trivial nor hopeless? A small U-Net learns it from scratch.
+
+    python examples/phantom_difficulty.py -o outputs/difficulty
+
+A `unet` of width 8 first learns where the arteries run, then their calcium, in slices of 128 x 128 pixels, each of
+another case. Writes difficulty.json: its IoU by vessel on slices of `test`. About an hour on one core; killed, the
+same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pretrain import INPUT, Courses, train_once
+from provenance import commit, hardware
+
+import ddrsapc
+from ddrsapc.data import make_loader, shard_batches
+from ddrsapc.phantom import PhantomDataset
+from ddrsapc.phantom.parameters import PHANTOM_VERSION
+from ddrsapc.training import BatchPreparation, evaluate, load_trained
+
+WIDTH, SIDE, BATCH_SIZE = 8, 128, 8
+COURSES, CALCIUM = (1000, 3e-3), (4000, 2e-3)  # steps and learning rate
+TESTED = 1000  # slices
+
+
+def train(output: Path) -> Path:
+    """The weights of the small U-Net after both lessons."""
+    torch.manual_seed(0)
+    model = ddrsapc.create_model("unet", num_classes=4, width=WIDTH)
+    model.input_config = INPUT
+    val = PhantomDataset("val", SIDE, 100)
+    last = output
+    for seed, (name, (steps, lr)) in enumerate({"courses": COURSES, "calcium": CALCIUM}.items()):
+        plain = PhantomDataset("train", SIDE, steps * BATCH_SIZE, seed)
+        data = Courses(plain) if name == "courses" else plain
+        last = train_once(model, data, val, output / name, batch_size=BATCH_SIZE, lr=lr, seed=seed)
+        model = load_trained(last)
+    return last
+
+
+def iou_by_class(weights: Path) -> list[float]:
+    """On slices of `test`: none, LAD, LCX, RCA."""
+    model, data = load_trained(weights), PhantomDataset("test", SIDE, TESTED)
+    loader = make_loader(data, shard_batches(len(data), 20))
+    result = evaluate(model, loader, BatchPreparation(model.input_config, torch.device("cpu")))
+    return [round(value, 4) for value in result.scores.iou.tolist()]
+
+
+def main() -> None:
+    """Train, test, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for checkpoints and difficulty.json")
+    args = parser.parse_args()
+    result: dict[str, Any] = {
+        "model": f"unet of width {WIDTH}",
+        "phantom_version": PHANTOM_VERSION,
+        "size": SIDE,
+        "batch_size": BATCH_SIZE,
+        "steps": {"courses": COURSES[0], "calcium": CALCIUM[0]},
+        "seed": 0,
+        "test_slices": TESTED,
+        "iou": iou_by_class(train(args.output)),
+        "hardware": hardware(torch.device("cpu")),
+        "commit": commit(),
+    }
+    (args.output / "difficulty.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(result["iou"])
+
+
+if __name__ == "__main__":
+    main()
