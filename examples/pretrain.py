@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -56,32 +57,47 @@ def near_arteries(draw: CaseDraw, z: float, reach: float, *, step: int = 1) -> N
     return labels
 
 
-def in_front_wall(draw: CaseDraw, z: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Row and column of a place in the chest's wall or the belly's, near the middle more often."""
+@dataclass(frozen=True, kw_only=True)
+class Bones:
+    """Which of the decoys are bones: marrow in a shell."""
+
+    part: float
+    """Of the decoys."""
+    ribs: bool = False
+    """Most lie along the wall, their shells are uneven and their marrow is grained; else a third lies in the front
+    wall, as a breastbone's tip does."""
+
+
+def in_wall(draw: CaseDraw, z: float, angle: float, depth: float) -> tuple[int, int, float]:
+    """Row and column of a place in the wall of chest or belly, mm out from the cavity, and the wall's direction."""
     cavity, place = draw.anatomy.cavity, draw.placement
-    angle, depth = rng.triangular(-np.pi, -np.pi / 2, 0), rng.uniform(0, 14)  # mm from the cavity outwards
-    x, y = cavity.x + (cavity.a + depth) * np.cos(angle), cavity.y + (cavity.b + depth) * np.sin(angle)
-    return np.rint(place.pixels(x, y, (z - place.shift[2]) / place.scale)[::-1]).astype(np.int64)
+    a, b = cavity.a + depth, cavity.b + depth
+    x, y = cavity.x + a * np.cos(angle), cavity.y + b * np.sin(angle)
+    column, row = place.pixels(x, y, (z - place.shift[2]) / place.scale)
+    return round(row), round(column), np.arctan2(b * np.cos(angle), -a * np.sin(angle)) + place.turn
 
 
-def with_decoys(image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generator, *, bones: float = 0.0) -> Tensor:
-    """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium.
-
-    Of the spots, the part `bones` has marrow in a shell. Where there are such, every third spot lies in the front wall,
-    as a breastbone's tip and the ends of ribs do.
-    """
+def with_decoys(
+    image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generator, *, bones: Bones | None = None
+) -> Tensor:
+    """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium."""
     hu, mm, step = image.numpy().astype(np.float32), draw.placement.pixel_mm, 4
     free = (near_arteries(draw, z, 12.0, step=step) == 0) & (abs(hu[::step, ::step]) < 150)
     rows, columns = np.nonzero(free)
-    for i in range(rng.integers(0, 9) if len(rows) else 0):
+    most = 18 if bones is not None and bones.ribs else 8
+    for i in range(rng.integers(0, most + 1) if len(rows) else 0):
         place = rng.integers(len(rows))
-        row, column = step * rows[place], step * columns[place]
-        if bones and i % 3 == 0:
-            row, column = in_front_wall(draw, z, rng)
-            if not (0 <= row < len(hu) and 0 <= column < len(hu)):
-                continue
-        bone = bones > 0 and rng.random() < bones
+        row, column, direction = step * rows[place], step * columns[place], None
+        if bones is not None and bones.ribs and i % 3 < 2:
+            row, column, direction = in_wall(draw, z, rng.uniform(-np.pi, np.pi), rng.uniform(0, 14))
+        elif bones is not None and not bones.ribs and i % 3 == 0:
+            row, column, _ = in_wall(draw, z, rng.triangular(-np.pi, -np.pi / 2, 0), rng.uniform(0, 14))
+        if not (0 <= row < len(hu) and 0 <= column < len(hu)):
+            continue
+        bone = bones is not None and rng.random() < bones.part
         radius, angle = rng.uniform(2.5 if bone else 0.8, 6), rng.uniform(0, np.pi)
+        if direction is not None:
+            angle = direction + rng.uniform(-0.3, 0.3)
         stretch = rng.uniform(1, min(3, 10 / radius))
         reach = int((radius * stretch + 3) / mm) + 1
         box = tuple(slice(max(middle - reach, 0), middle + reach + 1) for middle in (row, column))
@@ -94,6 +110,10 @@ def with_decoys(image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generato
         if bone:
             shell, marrow = rng.uniform(300, 900), rng.uniform(50, 300)
             hu[box] += shell / (1 + np.exp((distance - radius) / 0.4))
+            if bones is not None and bones.ribs:
+                distance = np.hypot(along + rng.uniform(-1, 1), across + rng.uniform(-1, 1))
+                grain = gaussian_filter(rng.standard_normal(distance.shape), 1 / mm)
+                marrow = marrow + rng.uniform(0, 200) * grain / grain.std()
             hu[box] -= (shell - marrow) / (1 + np.exp((distance - radius + rng.uniform(0.8, 2)) / 0.4))
         else:
             hu[box] += rng.uniform(100, 600) / (1 + np.exp((distance - radius) / 0.4))
@@ -101,11 +121,11 @@ def with_decoys(image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generato
 
 
 class Decoys(Dataset[Sample]):
-    """The slices of a phantom with decoys, of which the part `bones` has marrow in a shell."""
+    """The slices of a phantom with decoys."""
 
-    def __init__(self, plain: PhantomDataset, *, bones: float = 0.0) -> None:
+    def __init__(self, plain: PhantomDataset, *, bones: Bones | None = None) -> None:
         self.plain, self.bones = plain, bones
-        self.fingerprint = f"decoys in {plain.fingerprint}" + (f" {bones=}" if bones else "")
+        self.fingerprint = f"decoys in {plain.fingerprint}" + (f" {bones}" if bones else "")
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -150,21 +170,17 @@ class WholeAndCropped(Dataset[Sample]):
 
 
 class WithAbdomens(Dataset[Sample]):
-    """Of three images, one of an upper abdomen, of which nothing is coronary calcium; the others as they are."""
+    """Of `every` images, one of an upper abdomen, of which nothing is coronary calcium; the others as they are."""
 
-    def __init__(self, chests: WholeAndCropped, n: int, seed: int) -> None:
-        self.chests = chests
-        self.abdomens = WholeAndCropped(
-            Decoys(abdomens(SIDE, n, seed, (250.0, 550.0)), bones=0.5),
-            Decoys(abdomens(FULL, n, seed, (300.0, 550.0)), bones=0.5),
-        )
-        self.fingerprint = f"{chests.fingerprint} {self.abdomens.fingerprint}"
+    def __init__(self, chests: WholeAndCropped | Decoys, abdomens: WholeAndCropped | Decoys, *, every: int) -> None:
+        self.chests, self.abdomens, self.every = chests, abdomens, every
+        self.fingerprint = f"{chests.fingerprint} {abdomens.fingerprint}"
 
     def __len__(self) -> int:
         return len(self.abdomens)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.chests[index] if index % 3 else self.abdomens[index]
+        return self.chests[index] if index % self.every else self.abdomens[index]
 
 
 def abdomens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
@@ -205,7 +221,7 @@ def case_of(data: PhantomDataset, index: int, name: str) -> tuple[CaseDraw, floa
 class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
-    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens"]
+    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "ribs"]
     """Of its data, see `data`."""
     steps: int
     batch_size: int
@@ -216,20 +232,27 @@ class Stage:
     def data(self, seed: int) -> Dataset[Sample]:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
-        if self.name == "courses":
-            return Courses(slices(SIDE, n, seed, (160.0, 300.0)))
-        if self.name == "low":
-            return slices(SIDE, n, seed, (160.0, 300.0))
-        noise_sd = QUIET if self.name == "abdomens" else PhantomParameters().noise_sd
-        full = slices(FULL, n, seed, (160.0, 500.0), contrast=self.contrast, noise_sd=noise_sd)
-        if self.name == "full":
-            return Decoys(full)
-        whole = slices(SIDE, n, seed, (200.0, 400.0), contrast=self.contrast, noise_sd=noise_sd)
-        if self.name == "mixed":
-            return WholeAndCropped(whole, full)
-        if self.name == "decoys":
-            return WholeAndCropped(Decoys(whole), Decoys(full))
-        return WithAbdomens(WholeAndCropped(Decoys(whole, bones=0.3), Decoys(full, bones=0.3)), n, seed)
+        chests: dict[str, Any] = {"contrast": self.contrast}
+        if self.name in {"abdomens", "ribs"}:
+            chests["noise_sd"] = QUIET
+        low = slices(SIDE, n, seed, (160.0, 300.0))
+        whole, full = slices(SIDE, n, seed, (200.0, 400.0), **chests), slices(FULL, n, seed, (160.0, 500.0), **chests)
+        whole_below, full_below = abdomens(SIDE, n, seed, (250.0, 550.0)), abdomens(FULL, n, seed, (300.0, 550.0))
+        few, many, ribs = Bones(part=0.3), Bones(part=0.5), Bones(part=0.6, ribs=True)
+        datasets: dict[str, Dataset[Sample]] = {
+            "courses": Courses(low),
+            "low": low,
+            "mixed": WholeAndCropped(whole, full),
+            "decoys": WholeAndCropped(Decoys(whole), Decoys(full)),
+            "full": Decoys(full),
+            "abdomens": WithAbdomens(
+                WholeAndCropped(Decoys(whole, bones=few), Decoys(full, bones=few)),
+                WholeAndCropped(Decoys(whole_below, bones=many), Decoys(full_below, bones=many)),
+                every=3,
+            ),
+            "ribs": WithAbdomens(Decoys(full, bones=ribs), Decoys(full_below, bones=ribs), every=2),
+        }
+        return datasets[self.name]
 
 
 FROM_SCRATCH: tuple[Stage, ...] = (
@@ -246,7 +269,10 @@ WIDENED: tuple[Stage, ...] = (
     Stage(name="decoys", steps=560, batch_size=4, lr=4e-4, contrast=0.3),
     Stage(name="full", steps=36, batch_size=2, lr=1e-4, contrast=0.3),
 )
-FINISH: tuple[Stage, ...] = (Stage(name="abdomens", steps=240, batch_size=4, lr=3e-4, contrast=0.3),)
+FINISH: tuple[Stage, ...] = (
+    Stage(name="abdomens", steps=240, batch_size=4, lr=3e-4, contrast=0.3),
+    Stage(name="ribs", steps=40, batch_size=2, lr=2e-4, contrast=0.3),
+)
 """After either of them."""
 
 

@@ -65,7 +65,7 @@ def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(pretrain)
 @pytest.mark.parametrize(("bones", "hollow"), [(0.0, False), (1.0, True)])
 def test_bones_have_a_shell_around_marrow(bones, hollow, pretrain):
     plain = pretrain.slices(256, 12, 0, (200.0, 240.0))
-    changed = pretrain.Decoys(plain, bones=bones)
+    changed = pretrain.Decoys(plain, bones=pretrain.Bones(part=bones))
     middles = []
     for i in range(len(plain)):
         added = (changed[i].image.int() - plain[i].image).numpy()
@@ -79,7 +79,7 @@ def test_bones_have_a_shell_around_marrow(bones, hollow, pretrain):
 
 
 def test_of_three_images_one_is_an_abdomen_without_calcium(pretrain):
-    (stage,) = pretrain.FINISH
+    stage = pretrain.FINISH[0]
     data = stage.data(0)
     assert len(data) == stage.steps * stage.batch_size
     chests = data.chests
@@ -119,7 +119,7 @@ def test_trains_through_all_stages_and_goes_on(pretrain, tmp_path, monkeypatch, 
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    names = ("courses", "low", "mixed", "decoys", "full", "abdomens")
+    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "ribs")
     stages = [pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names]
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0
