@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pretrain import INPUT, Courses, train_once
+from pretrain import INPUT, train_once
+from pretrain_data import Courses
 from provenance import commit, hardware
 
 import ddrsapc

@@ -20,11 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
-from torch import Tensor
+from pretrain_data import (
+    CHANGES,
+    FULL,
+    QUIET,
+    SIDE,
+    Bones,
+    Courses,
+    Decoys,
+    WholeAndCropped,
+    WithAbdomens,
+    abdomens,
+    slices,
+)
 from torch.utils.data import Dataset
 
 import ddrsapc
@@ -32,189 +41,12 @@ from ddrsapc.data import Augmentation, Sample
 from ddrsapc.hub import WeightsError, load_weights
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import InputConfig, SegmentationModel
-from ddrsapc.phantom import CaseDraw, PhantomDataset, PhantomParameters, draw_case
+from ddrsapc.phantom import PhantomDataset
 from ddrsapc.training import CheckpointError, TrainConfig, fit, load_trained
 
-FULL = 512  # pixels per side of a slice
-SIDE = 256  # of crops, and of slices of low resolution
-REACH = 8.0  # mm
-QUIET = (4.0, 25.0)  # HU, noise of scans that are no calcium scoring scans among them
 VALIDATED = 40  # slices after every stage
-CHANGES: dict[str, Any] = {"shift": 0, "scale": (1, 1), "rotation": 0}  # none of these: labels keep their pixels
-CROP = Augmentation(**CHANGES, noise=0, gain=0, offset=0, crop=SIDE, calcium_crops=0.7)
 INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
 """From fat to dense calcium: air and lung, which vary most, are black."""
-
-
-def near_arteries(draw: CaseDraw, z: float, reach: float, *, step: int = 1) -> NDArray[np.uint8]:
-    """The artery that runs within `reach` mm of each pixel at z mm, as a label; of every `step`-th row and column."""
-    mm = (np.arange(0, draw.placement.size, step) - (draw.placement.size - 1) / 2) * draw.placement.pixel_mm
-    labels = np.zeros((len(mm), len(mm)), np.uint8)
-    for vessel, label in (("LM", 1), ("LAD", 1), ("LCX", 2), ("RCA", 3)):
-        for x, y, point_z in draw.courses[vessel].points[::5]:
-            if abs(point_z - z) < reach:
-                labels[np.add.outer((mm - y) ** 2, (mm - x) ** 2) < reach**2 - (point_z - z) ** 2] = label
-    return labels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bones:
-    """Which of the decoys are bones: marrow in a shell."""
-
-    part: float
-    """Of the decoys."""
-    ribs: bool = False
-    """Most lie along the wall, their shells are uneven and their marrow is grained; else a third lies in the front
-    wall, as a breastbone's tip does."""
-
-
-def in_wall(draw: CaseDraw, z: float, angle: float, depth: float) -> tuple[int, int, float]:
-    """Row and column of a place in the wall of chest or belly, mm out from the cavity, and the wall's direction."""
-    cavity, place = draw.anatomy.cavity, draw.placement
-    a, b = cavity.a + depth, cavity.b + depth
-    x, y = cavity.x + a * np.cos(angle), cavity.y + b * np.sin(angle)
-    column, row = place.pixels(x, y, (z - place.shift[2]) / place.scale)
-    return round(row), round(column), np.arctan2(b * np.cos(angle), -a * np.sin(angle)) + place.turn
-
-
-def with_decoys(
-    image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generator, *, bones: Bones | None = None
-) -> Tensor:
-    """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium."""
-    hu, mm, step = image.numpy().astype(np.float32), draw.placement.pixel_mm, 4
-    free = (near_arteries(draw, z, 12.0, step=step) == 0) & (abs(hu[::step, ::step]) < 150)
-    rows, columns = np.nonzero(free)
-    most = 18 if bones is not None and bones.ribs else 8
-    for i in range(rng.integers(0, most + 1) if len(rows) else 0):
-        place = rng.integers(len(rows))
-        row, column, direction = step * rows[place], step * columns[place], None
-        if bones is not None and bones.ribs and i % 3 < 2:
-            row, column, direction = in_wall(draw, z, rng.uniform(-np.pi, np.pi), rng.uniform(0, 14))
-        elif bones is not None and not bones.ribs and i % 3 == 0:
-            row, column, _ = in_wall(draw, z, rng.triangular(-np.pi, -np.pi / 2, 0), rng.uniform(0, 14))
-        if not (0 <= row < len(hu) and 0 <= column < len(hu)):
-            continue
-        bone = bones is not None and rng.random() < bones.part
-        radius, angle = rng.uniform(2.5 if bone else 0.8, 6), rng.uniform(0, np.pi)
-        if direction is not None:
-            angle = direction + rng.uniform(-0.3, 0.3)
-        stretch = rng.uniform(1, min(3, 10 / radius))
-        reach = int((radius * stretch + 3) / mm) + 1
-        box = tuple(slice(max(middle - reach, 0), middle + reach + 1) for middle in (row, column))
-        down, right = (
-            np.arange(*part.indices(len(hu))) - middle for part, middle in zip(box, (row, column), strict=True)
-        )
-        along = (np.cos(angle) * right + np.sin(angle) * down[:, None]) * mm / stretch
-        across = (np.cos(angle) * down[:, None] - np.sin(angle) * right) * mm
-        distance = np.hypot(along, across)
-        if bone:
-            shell, marrow = rng.uniform(300, 900), rng.uniform(50, 300)
-            hu[box] += shell / (1 + np.exp((distance - radius) / 0.4))
-            if bones is not None and bones.ribs:
-                distance = np.hypot(along + rng.uniform(-1, 1), across + rng.uniform(-1, 1))
-                grain = gaussian_filter(rng.standard_normal(distance.shape), 1 / mm)
-                marrow = marrow + rng.uniform(0, 200) * grain / grain.std()
-            hu[box] -= (shell - marrow) / (1 + np.exp((distance - radius + rng.uniform(0.8, 2)) / 0.4))
-        else:
-            hu[box] += rng.uniform(100, 600) / (1 + np.exp((distance - radius) / 0.4))
-    return torch.from_numpy(hu.clip(-1024, 3071).astype(np.int16))
-
-
-class Decoys(Dataset[Sample]):
-    """The slices of a phantom with decoys."""
-
-    def __init__(self, plain: PhantomDataset, *, bones: Bones | None = None) -> None:
-        self.plain, self.bones = plain, bones
-        self.fingerprint = f"decoys in {plain.fingerprint}" + (f" {bones}" if bones else "")
-
-    def __len__(self) -> int:
-        return len(self.plain)
-
-    def __getitem__(self, index: int) -> Sample:
-        image, label, name = self.plain[index]
-        rng = np.random.default_rng((self.plain.seed, index))
-        return Sample(with_decoys(image, *case_of(self.plain, index, name), rng, bones=self.bones), label, name)
-
-
-class Courses(Dataset[Sample]):
-    """The slices of a phantom, labelled within REACH of where the arteries run, calcified or not."""
-
-    def __init__(self, plain: PhantomDataset) -> None:
-        self.slices = plain
-        self.fingerprint = f"courses within {REACH} mm in {plain.fingerprint}"
-
-    def __len__(self) -> int:
-        return len(self.slices)
-
-    def __getitem__(self, index: int) -> Sample:
-        image, _, name = self.slices[index]
-        return Sample(image, torch.from_numpy(near_arteries(*case_of(self.slices, index, name), REACH)), name)
-
-
-class WholeAndCropped(Dataset[Sample]):
-    """Whole slices of low resolution and crops of full resolution in turn, (SIDE, SIDE) each."""
-
-    def __init__(self, whole: PhantomDataset | Decoys, fine: PhantomDataset | Decoys) -> None:
-        self.whole, self.fine = whole, fine
-        self.fingerprint = whole.fingerprint + fine.fingerprint
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def __getitem__(self, index: int) -> Sample:
-        if index % 2:
-            return self.whole[index]
-        image, label, name = self.fine[index]
-        hu, labels = CROP(image[None, None], label[None], generator=torch.Generator().manual_seed(index))
-        return Sample(hu[0, 0].to(image.dtype), labels[0], name)
-
-
-class WithAbdomens(Dataset[Sample]):
-    """Of `every` images, one of an upper abdomen, of which nothing is coronary calcium; the others as they are."""
-
-    def __init__(self, chests: WholeAndCropped | Decoys, abdomens: WholeAndCropped | Decoys, *, every: int) -> None:
-        self.chests, self.abdomens, self.every = chests, abdomens, every
-        self.fingerprint = f"{chests.fingerprint} {abdomens.fingerprint}"
-
-    def __len__(self) -> int:
-        return len(self.abdomens)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.chests[index] if index % self.every else self.abdomens[index]
-
-
-def abdomens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
-    """Slices from the heart's lower edge downwards, soft tissue or fat in the place of lung."""
-    parameters = PhantomParameters(
-        field_of_view=field_of_view,
-        usual_field_of_view=sum(field_of_view) / 2,
-        slices=10,
-        shift_z=(50.0, 58.0),
-        lung=(-110.0, 60.0),
-        contrast_rate=0.6,
-        noise_sd=QUIET,
-    )
-    return PhantomDataset("train", size, n, seed, parameters=parameters)
-
-
-def slices(
-    size: int,
-    n: int,
-    seed: int,
-    field_of_view: tuple[float, float],
-    *,
-    contrast: float = 0.2,
-    noise_sd: tuple[float, float] = PhantomParameters().noise_sd,
-) -> PhantomDataset:
-    """Training slices, more of them with contrast than in the phantom's own test."""
-    parameters = PhantomParameters(field_of_view=field_of_view, contrast_rate=contrast, noise_sd=noise_sd)
-    return PhantomDataset("train", size, n, seed, parameters=parameters)
-
-
-def case_of(data: PhantomDataset, index: int, name: str) -> tuple[CaseDraw, float]:
-    """The case of an item, and its slice's z in mm."""
-    draw = draw_case(data.seed, index, split=data.split, size=data.size, parameters=data.parameters)
-    return draw, draw.placement.slice_z(int(name[name.index("[") + 1 : -1]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,11 @@ def pretrain(example):
     return example("pretrain")
 
 
+@pytest.fixture
+def pretrain_data(example):
+    return example("pretrain_data")
+
+
 def test_a_widened_network_computes_the_same(pretrain):
     small, large = (ddrsapc.create_model("ddr_sapc_u", width=width).eval() for width in (8, 16))
     for name, tensor in small.state_dict().items():  # nothing at its initial value
@@ -33,8 +38,8 @@ def test_a_widened_network_computes_the_same(pretrain):
     assert 1e-4 < error < 0.5  # twins that differ learn apart
 
 
-def test_courses_are_labelled_around_the_arteries_alone(pretrain):
-    data = pretrain.Courses(pretrain.slices(256, 6, 0, (160.0, 300.0)))
+def test_courses_are_labelled_around_the_arteries_alone(pretrain_data):
+    data = pretrain_data.Courses(pretrain_data.slices(256, 6, 0, (160.0, 300.0)))
     for index in range(6):
         image, label, name = data[index]
         assert (image.shape, label.shape, label.dtype) == ((256, 256), (256, 256), torch.uint8)
@@ -44,28 +49,28 @@ def test_courses_are_labelled_around_the_arteries_alone(pretrain):
             place = np.array([(column - 127.5) * mm, (row - 127.5) * mm, z])
             vessels = {1: ("LM", "LAD"), 2: ("LCX",), 3: ("RCA",)}[int(label[row, column])]
             nearest = min(np.linalg.norm(draw.courses[v].points - place, axis=1).min() for v in vessels)
-            assert nearest < pretrain.REACH
+            assert nearest < pretrain_data.REACH
 
 
-def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(pretrain):
-    plain = pretrain.slices(128, 8, 0, (200.0, 300.0))
-    decoys, spots = pretrain.Decoys(plain), 0
+def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(pretrain_data):
+    plain = pretrain_data.slices(128, 8, 0, (200.0, 300.0))
+    decoys, spots = pretrain_data.Decoys(plain), 0
     for index in range(8):
         (image, label, name), changed = plain[index], decoys[index]
         assert changed.image.equal(decoys[index].image)
         assert changed.label.equal(label)
         added = (changed.image.int() - image).numpy()
         assert (added >= 0).all()
-        draw, z = pretrain.case_of(plain, index, name)
-        assert not (added[pretrain.near_arteries(draw, z, 4.0) > 0] > 50).any()
+        draw, z = pretrain_data.case_of(plain, index, name)
+        assert not (added[pretrain_data.near_arteries(draw, z, 4.0) > 0] > 50).any()
         spots += int((added > 90).sum())
     assert spots > 20
 
 
 @pytest.mark.parametrize(("bones", "hollow"), [(0.0, False), (1.0, True)])
-def test_bones_have_a_shell_around_marrow(bones, hollow, pretrain):
-    plain = pretrain.slices(256, 12, 0, (200.0, 240.0))
-    changed = pretrain.Decoys(plain, bones=pretrain.Bones(part=bones))
+def test_bones_have_a_shell_around_marrow(bones, hollow, pretrain_data):
+    plain = pretrain_data.slices(256, 12, 0, (200.0, 240.0))
+    changed = pretrain_data.Decoys(plain, bones=pretrain_data.Bones(part=bones))
     middles = []
     for i in range(len(plain)):
         added = (changed[i].image.int() - plain[i].image).numpy()
@@ -78,7 +83,35 @@ def test_bones_have_a_shell_around_marrow(bones, hollow, pretrain):
     assert (np.median(middles) < 0.7) == hollow
 
 
-def test_of_three_images_one_is_an_abdomen_without_calcium(pretrain):
+def test_places_in_the_wall_lie_around_the_cavity(pretrain_data):
+    plain = pretrain_data.abdomens(512, 4, 0, (300.0, 550.0))
+    for index in range(4):
+        draw, z = pretrain_data.case_of(plain, index, plain[index].name)
+        cavity, place = draw.anatomy.cavity, draw.placement
+        xs, ys = place.frame_grid(round(z / place.slice_mm + (place.slices - 1) / 2), np.arange(512.0))
+        for angle in np.linspace(-np.pi, np.pi, 9)[:-1]:
+            row, column, _ = pretrain_data.in_wall(draw, z, angle, 10.0)
+            if not (0 <= row < 512 and 0 <= column < 512):
+                continue
+            x, y = xs[row, column] - cavity.x, ys[row, column] - cavity.y
+            assert np.hypot(x / (cavity.a + 10), y / (cavity.b + 10)) == pytest.approx(1, abs=0.05)
+            assert np.arctan2(y / cavity.b, x / cavity.a) == pytest.approx(angle, abs=0.1) or abs(angle) > 3
+
+
+def test_ribs_lie_along_the_wall(pretrain_data):
+    plain = pretrain_data.abdomens(512, 6, 0, (400.0, 550.0))
+    changed, inside = pretrain_data.Decoys(plain, bones=pretrain_data.Bones(part=1.0, ribs=True)), []
+    for index in range(6):
+        draw, z = pretrain_data.case_of(plain, index, plain[index].name)
+        cavity, place = draw.anatomy.cavity, draw.placement
+        xs, ys = place.frame_grid(round(z / place.slice_mm + (place.slices - 1) / 2), np.arange(512.0))
+        added = (changed[index].image.int() - plain[index].image).numpy() > 250
+        far = np.hypot((xs - cavity.x) / (cavity.a + 7), (ys - cavity.y) / (cavity.b + 7))[added]
+        inside.append((abs(far - 1) < 0.2).mean() if added.any() else np.nan)
+    assert np.nanmean(inside) > 0.5
+
+
+def test_of_three_images_one_is_an_abdomen_without_calcium(pretrain, pretrain_data):
     stage = pretrain.FINISH[0]
     data = stage.data(0)
     assert len(data) == stage.steps * stage.batch_size
@@ -89,16 +122,18 @@ def test_of_three_images_one_is_an_abdomen_without_calcium(pretrain):
         image, label, name = data[index]
         assert (image.shape, image.dtype) == ((256, 256), torch.int16)
         part = data.abdomens.whole if index % 2 else data.abdomens.fine
-        draw, _ = pretrain.case_of(part.plain, index, name)
+        draw, _ = pretrain_data.case_of(part.plain, index, name)
         z = draw.placement.frame_z(int(name[name.index("[") + 1 : -1]))
         assert -95 < z < -25  # from the heart's lower edge to the last of the liver
         heart_below += bool(label.any())
     assert heart_below < 3  # the LAD's end
 
 
-def test_crops_keep_the_pixels_of_their_slice(pretrain):
-    whole, fine = (pretrain.slices(size, 4, 0, (200.0, 400.0)) for size in (pretrain.SIDE, pretrain.FULL))
-    data = pretrain.WholeAndCropped(whole, fine)
+def test_crops_keep_the_pixels_of_their_slice(pretrain_data):
+    whole, fine = (
+        pretrain_data.slices(size, 4, 0, (200.0, 400.0)) for size in (pretrain_data.SIDE, pretrain_data.FULL)
+    )
+    data = pretrain_data.WholeAndCropped(whole, fine)
     assert data[1].image.equal(data.whole[1].image)
     crop, again, slice_ = data[2], data[2], data.fine[2]
     assert (crop.image.shape, crop.image.dtype) == ((256, 256), torch.int16)
@@ -112,10 +147,10 @@ def test_crops_keep_the_pixels_of_their_slice(pretrain):
     )
 
 
-def test_trains_through_all_stages_and_goes_on(pretrain, tmp_path, monkeypatch, capsys):
+def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path, monkeypatch, capsys):
     off = {"shift": 0, "scale": (1, 1), "rotation": 0, "noise": 0, "gain": 0, "offset": 0}
     monkeypatch.setattr(pretrain, "SIDE", 64)
-    monkeypatch.setattr(pretrain, "CROP", Augmentation(**off, crop=64))
+    monkeypatch.setattr(pretrain_data, "CROP", Augmentation(**off, crop=64))
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
