@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ from provenance import commit, hardware
 
 import ddrsapc
 from ddrsapc.data import make_loader, shard_batches
+from ddrsapc.files import write_atomically
 from ddrsapc.phantom import PhantomDataset
 from ddrsapc.phantom.parameters import PHANTOM_VERSION
-from ddrsapc.training import BatchPreparation, evaluate, load_trained
+from ddrsapc.training import BatchPreparation, CheckpointError, evaluate, load_trained
 
 WIDTH, SIDE, BATCH_SIZE = 8, 128, 8
 COURSES, CALCIUM = (1000, 3e-3), (4000, 2e-3)  # steps and learning rate
@@ -53,26 +56,35 @@ def iou_by_class(weights: Path) -> list[float]:
     return [round(value, 4) for value in result.scores.iou.tolist()]
 
 
-def main() -> None:
-    """Train, test, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for checkpoints and difficulty.json")
-    args = parser.parse_args()
-    result: dict[str, Any] = {
+def settings() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
         "model": f"unet of width {WIDTH}",
         "phantom_version": PHANTOM_VERSION,
         "size": SIDE,
         "batch_size": BATCH_SIZE,
-        "steps": {"courses": COURSES[0], "calcium": CALCIUM[0]},
+        "courses": {"steps": COURSES[0], "lr": COURSES[1]},
+        "calcium": {"steps": CALCIUM[0], "lr": CALCIUM[1]},
         "seed": 0,
         "test_slices": TESTED,
-        "iou": iou_by_class(train(args.output)),
-        "hardware": hardware(torch.device("cpu")),
-        "commit": commit(),
     }
-    (args.output / "difficulty.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(result["iou"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, test, write; one line on stderr and 2 for a folder that cannot be used."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for checkpoints and difficulty.json")
+    args = parser.parse_args(argv)
+    try:
+        iou = iou_by_class(train(args.output))
+        result = settings() | {"iou": iou, "hardware": hardware(torch.device("cpu")), "commit": commit()}
+        write_atomically(args.output / "difficulty.json", (json.dumps(result, indent=1) + "\n").encode())
+    except (CheckpointError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(dict(zip(("none", "LAD", "LCX", "RCA"), iou, strict=True)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

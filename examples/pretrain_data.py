@@ -59,7 +59,8 @@ def with_decoys(
 ) -> Tensor:
     """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium."""
     hu, mm, step = image.numpy().astype(np.float32), draw.placement.pixel_mm, 4
-    free = (near_arteries(draw, z, 12.0, step=step) == 0) & (abs(hu[::step, ::step]) < 150)
+    near = near_arteries(draw, z, 12.0, step=step) > 0
+    free = ~near & (abs(hu[::step, ::step]) < 150)
     rows, columns = np.nonzero(free)
     most = 18 if bones is not None and bones.ribs else 8
     for i in range(rng.integers(0, most + 1) if len(rows) else 0):
@@ -69,7 +70,7 @@ def with_decoys(
             row, column, direction = in_wall(draw, z, rng.uniform(-np.pi, np.pi), rng.uniform(0, 14))
         elif bones is not None and not bones.ribs and i % 3 == 0:
             row, column, _ = in_wall(draw, z, rng.triangular(-np.pi, -np.pi / 2, 0), rng.uniform(0, 14))
-        if not (0 <= row < len(hu) and 0 <= column < len(hu)):
+        if not (0 <= row < len(hu) and 0 <= column < len(hu)) or near[row // step, column // step]:
             continue
         bone = bones is not None and rng.random() < bones.part
         radius, angle = rng.uniform(2.5 if bone else 0.8, 6), rng.uniform(0, np.pi)

@@ -1,8 +1,8 @@
 """The Triton kernels as PyTorch operators on CUDA, with their shapes for compilation and their gradients.
 
 They compute in float32 (float64 for float64) whatever they take. Under autocast, sums and gates take maps of several
-dtypes, which become the widest of them, as in PyTorch's own sums; loss and labels have nothing to cast. The backward
-passes are operators too, and have no gradient of their own.
+dtypes, which become the widest of them; maps of one dtype stay in it, which plain PyTorch would resize in float32. Loss
+and labels have nothing to cast. The backward passes are operators too, and have no gradient of their own.
 """
 
 from __future__ import annotations

@@ -14,13 +14,14 @@ __all__ = ["dual_gate", "ohem_cross_entropy", "upsample_add_act", "upsample_argm
 
 def upsample_add_act(x: Tensor, terms: Sequence[Tensor], *, relu: bool) -> Tensor:
     """See `ddrsapc.kernels.upsample_add_act`."""
+    # in place once the sum is not x itself: a CPU takes longer to allocate a map than to add one
+    eager = not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is None
     out = x
     for term in terms:
         resized = _resize(term, x.shape[-2:])  # (N, C, H, W)
-        # in place once the sum is not x itself: a CPU takes longer to allocate a map than to add one
-        in_place = out is not x and resized.dtype == out.dtype
+        in_place = eager and out is not x and (resized.shape, resized.dtype) == (out.shape, out.dtype)
         out = out.add_(resized) if in_place else out + resized
-    return F.relu(out, inplace=out is not x) if relu else out
+    return F.relu(out, inplace=eager and out is not x) if relu else out
 
 
 def dual_gate(x: Tensor, own: Tensor, other: Tensor) -> Tensor:

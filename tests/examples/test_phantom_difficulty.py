@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from ddrsapc.phantom.parameters import PHANTOM_VERSION
-
 pytest.importorskip("scipy", reason="the extra phantom is not installed")
 
 
@@ -25,10 +23,8 @@ def test_a_small_network_learns_it_and_does_not_solve_it(measured):
 
 
 def test_it_was_measured_on_this_phantom_as_the_example_does(measured, difficulty):
-    assert measured["phantom_version"] == PHANTOM_VERSION, "run examples/phantom_difficulty.py again"
-    settings = {"size": difficulty.SIDE, "batch_size": difficulty.BATCH_SIZE, "test_slices": difficulty.TESTED}
-    assert {key: measured[key] for key in settings} == settings
-    assert measured["steps"] == {"courses": difficulty.COURSES[0], "calcium": difficulty.CALCIUM[0]}
+    settings = difficulty.settings()
+    assert {key: measured[key] for key in settings} == settings, "run examples/phantom_difficulty.py again"
 
 
 def test_the_page_has_the_figures(measured, root):
@@ -41,9 +37,14 @@ def test_trains_both_lessons_and_writes(difficulty, tmp_path, monkeypatch):
     for name, value in {"SIDE": 32, "BATCH_SIZE": 2, "COURSES": (1, 1e-3), "CALCIUM": (2, 1e-3), "TESTED": 3}.items():
         monkeypatch.setattr(difficulty, name, value)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    monkeypatch.setattr("sys.argv", ["phantom_difficulty.py", "-o", str(tmp_path)])
-    difficulty.main()
+    assert difficulty.main(["-o", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "difficulty.json").read_text())
     assert len(written["iou"]) == 4
-    assert written["steps"] == {"courses": 1, "calcium": 2}
+    assert written["courses"]["steps"] == 1
     assert (tmp_path / "calcium" / "last.safetensors").is_file()
+
+
+def test_an_output_that_is_no_folder_is_one_line(difficulty, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert difficulty.main(["-o", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

@@ -52,15 +52,16 @@ def test_courses_are_labelled_around_the_arteries_alone(pretrain_data):
             assert nearest < pretrain_data.REACH
 
 
-def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(pretrain_data):
+@pytest.mark.parametrize("bones", [None, {"part": 0.5}, {"part": 0.5, "ribs": True}])
+def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(bones, pretrain_data):
     plain = pretrain_data.slices(128, 8, 0, (200.0, 300.0))
-    decoys, spots = pretrain_data.Decoys(plain), 0
+    decoys, spots = pretrain_data.Decoys(plain, bones=bones and pretrain_data.Bones(**bones)), 0
     for index in range(8):
         (image, label, name), changed = plain[index], decoys[index]
         assert changed.image.equal(decoys[index].image)
         assert changed.label.equal(label)
         added = (changed.image.int() - image).numpy()
-        assert (added >= 0).all()
+        assert (added >= 0).all() or bones
         draw, z = pretrain_data.case_of(plain, index, name)
         assert not (added[pretrain_data.near_arteries(draw, z, 4.0) > 0] > 50).any()
         spots += int((added > 90).sum())
@@ -90,7 +91,10 @@ def test_places_in_the_wall_lie_around_the_cavity(pretrain_data):
         cavity, place = draw.anatomy.cavity, draw.placement
         xs, ys = place.frame_grid(round(z / place.slice_mm + (place.slices - 1) / 2), np.arange(512.0))
         for angle in np.linspace(-np.pi, np.pi, 9)[:-1]:
-            row, column, _ = pretrain_data.in_wall(draw, z, angle, 10.0)
+            row, column, direction = pretrain_data.in_wall(draw, z, angle, 10.0)
+            before, after = (pretrain_data.in_wall(draw, z, angle + step, 10.0) for step in (-0.2, 0.2))
+            chord = np.arctan2(after[0] - before[0], after[1] - before[1])
+            assert np.cos(direction - chord) > 0.95
             if not (0 <= row < 512 and 0 <= column < 512):
                 continue
             x, y = xs[row, column] - cavity.x, ys[row, column] - cavity.y

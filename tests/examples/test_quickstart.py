@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ddrsapc.hub
+
 pydicom = pytest.importorskip("pydicom")
 QRM = "qrm_cci_canon/qrm_insert_crop.nii.gz"
 
@@ -47,7 +49,12 @@ def test_learns_the_inserts_of_the_phantom(quickstart, test_data, tmp_path, caps
     assert set(table) == {"none", "200 mg/ml", "400 mg/ml", "800 mg/ml", "mean, foreground"}
     before, after = table["mean, foreground"]
     assert before < 0.1
-    assert after > 0.15  # 0.24 to 0.83 seen: so short a training amplifies the order of summation
+    assert after > 0.15  # so short a training amplifies the order of summation
+
+
+def test_it_begins_with_the_default_weights(quickstart):
+    assert ddrsapc.hub.load_manifest()[f"{quickstart.MODEL}.cac_phantom"].default
+    assert quickstart.MODEL == "ddr_sapc_u"
 
 
 def test_the_six_inserts_are_found(quickstart, test_data):

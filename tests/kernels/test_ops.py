@@ -85,8 +85,9 @@ def test_under_autocast_the_widest_dtype_is_taken(autocast):
         x, half = maps(8, 8, dtype=torch.float32)
         own, other = maps(1, 1)
         assert kernels.upsample_add_act(x.bfloat16(), [half]).dtype == torch.float32
-        assert kernels.dual_gate(x, own, other).dtype == torch.float32
-        assert operators == {"upsample_add_act": 1, "dual_gate": 1}
+        assert kernels.dual_gate(x.bfloat16(), own.float(), other.float()).dtype == torch.float32
+        assert kernels.upsample_add_act(x.bfloat16(), [half.bfloat16()]).dtype == torch.bfloat16
+        assert operators == {"upsample_add_act": 2, "dual_gate": 1}
 
 
 def test_the_environment_turns_them_off(monkeypatch):

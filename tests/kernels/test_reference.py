@@ -87,3 +87,17 @@ def test_ohem_upsamples_logits_of_lower_resolution(weight):
     logits.requires_grad_()
     small = target[:1, ::4, ::6].contiguous()
     assert torch.autograd.gradcheck(lambda x: ohem_cross_entropy(x[:1, :, :2, :2], small, threshold=1.0), logits)
+
+
+def test_sums_map_over_any_term():
+    x, first, terms = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4), torch.randn(5, 2, 3, 4, 4)
+    mapped = torch.func.vmap(lambda term: upsample_add_act(x, [first, term], relu=True))(terms)
+    torch.testing.assert_close(mapped, torch.stack([upsample_add_act(x, [first, t], relu=True) for t in terms]))
+
+
+def test_sums_leave_their_terms_alone():
+    x, same, half = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4)
+    before = [m.clone() for m in (x, same, half)]
+    for terms in ([], [x], [same, half], [half, same, x]):
+        upsample_add_act(x, terms, relu=True)
+    assert all(map(torch.equal, (x, same, half), before))
