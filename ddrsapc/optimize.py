@@ -40,8 +40,8 @@ def optimize_for_inference(model: SegmentationModel) -> SegmentationModel:
     `optimize_for_inference(model.half())`.
 
     The copy is in evaluation mode, takes no gradients for its weights and has no auxiliary head. Its weights are not to
-    be replaced, and as it has other keys than the network it cannot be saved as one. One thread and one stream may use it
-    at a time.
+    be replaced, and as it has other keys than the network it cannot be saved as one. One thread and one stream may use
+    it at a time.
 
     Args:
         model: a network of `create_model` with its weights, in either mode; it stays as it is.

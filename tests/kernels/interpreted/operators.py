@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 
 from ddrsapc import kernels
 from ddrsapc.kernels import dispatch, ops, reference
@@ -222,9 +223,16 @@ def test_under_autocast_maps_of_several_dtypes_become_the_widest(calls, monkeypa
 
 def test_under_autocast_it_compiles_as_one_graph_with_its_gradients(monkeypatch):
     monkeypatch.setattr(dispatch, "DEVICE", "cpu")
-    layer = DualAttentionModule(2, 4, 2)
+    layer, seen = DualAttentionModule(2, 4, 2), []
+
+    def backend(graph, inputs):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return aot_eager(graph, inputs)
+
     torch._dynamo.reset()
-    found = autocast_step(torch.compile(layer, backend="aot_eager", fullgraph=True))
+    found = autocast_step(torch.compile(layer, backend=backend, fullgraph=True))
+    assert sum("ddrsapc.dual_gate" in target for target in seen) == 2
+    assert sum("ddrsapc.upsample_add_act" in target for target in seen) == 1
     torch.testing.assert_close(found, autocast_step(layer), rtol=1e-2, atol=1e-2)
 
 
