@@ -36,7 +36,7 @@ except ImportError as error:
     raise SystemExit(2) from None
 
 MODEL = "ddr_sapc_u"
-CROP, BATCH, LEARNING_RATE = 64, 8, 3e-3  # side of a training image in pixels, images per step
+CROP, BATCH, LEARNING_RATE = 64, 8, 5e-4  # side of a training image in pixels, images per step
 
 
 class BadScanError(ValueError):
