@@ -39,13 +39,15 @@ def train(output: Path) -> Path:
     model = ddrsapc.create_model("unet", num_classes=4, width=WIDTH)
     model.input_config = INPUT
     val = PhantomDataset("val", SIDE, 100)
-    last = output
-    for seed, (name, (steps, lr)) in enumerate({"courses": COURSES, "calcium": CALCIUM}.items()):
-        plain = PhantomDataset("train", SIDE, steps * BATCH_SIZE, seed)
-        data = Courses(plain) if name == "courses" else plain
-        last = train_once(model, data, val, output / name, batch_size=BATCH_SIZE, lr=lr, seed=seed)
-        model = load_trained(last)
-    return last
+    courses, calcium = (
+        PhantomDataset("train", SIDE, steps * BATCH_SIZE, seed) for seed, (steps, _) in enumerate((COURSES, CALCIUM))
+    )
+    first = train_once(
+        model, Courses(courses), val, output / "courses", batch_size=BATCH_SIZE, lr=COURSES[1], seed=courses.seed
+    )
+    return train_once(
+        load_trained(first), calcium, val, output / "calcium", batch_size=BATCH_SIZE, lr=CALCIUM[1], seed=calcium.seed
+    )
 
 
 def iou_by_class(weights: Path) -> list[float]:

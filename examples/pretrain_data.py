@@ -62,13 +62,13 @@ def with_decoys(
     near = near_arteries(draw, z, 12.0, step=step) > 0
     free = ~near & (abs(hu[::step, ::step]) < 150)
     rows, columns = np.nonzero(free)
-    most = 18 if bones is not None and bones.ribs else 8
-    for i in range(rng.integers(0, most + 1) if len(rows) else 0):
+    ribs = bones is not None and bones.ribs
+    for i in range(rng.integers(0, 19 if ribs else 9) if len(rows) else 0):
         place = rng.integers(len(rows))
         row, column, direction = step * rows[place], step * columns[place], None
-        if bones is not None and bones.ribs and i % 3 < 2:
+        if ribs and i % 3 < 2:
             row, column, direction = in_wall(draw, z, rng.uniform(-np.pi, np.pi), rng.uniform(0, 14))
-        elif bones is not None and not bones.ribs and i % 3 == 0:
+        elif bones is not None and not ribs and i % 3 == 0:
             row, column, _ = in_wall(draw, z, rng.triangular(-np.pi, -np.pi / 2, 0), rng.uniform(0, 14))
         if not (0 <= row < len(hu) and 0 <= column < len(hu)) or near[row // step, column // step]:
             continue
@@ -88,7 +88,7 @@ def with_decoys(
         if bone:
             shell, marrow = rng.uniform(300, 900), rng.uniform(50, 300)
             hu[box] += shell / (1 + np.exp((distance - radius) / 0.4))
-            if bones is not None and bones.ribs:
+            if ribs:
                 distance = np.hypot(along + rng.uniform(-1, 1), across + rng.uniform(-1, 1))
                 grain = gaussian_filter(rng.standard_normal(distance.shape), 1 / mm)
                 marrow = marrow + rng.uniform(0, 200) * grain / grain.std()
