@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pretrain_data import (
@@ -43,6 +43,7 @@ from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.phantom import PhantomDataset
 from ddrsapc.training import CheckpointError, TrainConfig, fit, load_trained
+from ddrsapc.training.config import Amp
 
 VALIDATED = 40  # slices after every stage
 INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
@@ -53,24 +54,26 @@ INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
 class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
-    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "ribs"]
+    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "whole"]
     """Of its data, see `data`."""
     steps: int
     batch_size: int
     lr: float
     contrast: float = 0.2
     """Of the cases, the part with contrast."""
+    bn_batches: int = 0
+    """Batch norm is re-estimated on so many at the end: abdomens and chests differ too much for its running average."""
 
     def data(self, seed: int) -> Dataset[Sample]:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
         chests: dict[str, Any] = {"contrast": self.contrast}
-        if self.name in {"abdomens", "ribs"}:
+        if self.name in {"abdomens", "whole"}:
             chests["noise_sd"] = QUIET
         low = slices(SIDE, n, seed, (160.0, 300.0))
         whole, full = slices(SIDE, n, seed, (200.0, 400.0), **chests), slices(FULL, n, seed, (160.0, 500.0), **chests)
         whole_below, full_below = abdomens(SIDE, n, seed, (250.0, 550.0)), abdomens(FULL, n, seed, (300.0, 550.0))
-        few, many, ribs = Bones(part=0.3), Bones(part=0.5), Bones(part=0.6, ribs=True)
+        few, many = Bones(part=0.4), Bones(part=0.6, ribs=True)
         datasets: dict[str, Dataset[Sample]] = {
             "courses": Courses(low),
             "low": low,
@@ -82,7 +85,7 @@ class Stage:
                 WholeAndCropped(Decoys(whole_below, bones=many), Decoys(full_below, bones=many)),
                 every=3,
             ),
-            "ribs": WithAbdomens(Decoys(full, bones=ribs), Decoys(full_below, bones=ribs), every=2),
+            "whole": WithAbdomens(Decoys(full, bones=few), Decoys(full_below, bones=many), every=3),
         }
         return datasets[self.name]
 
@@ -102,8 +105,8 @@ WIDENED: tuple[Stage, ...] = (
     Stage(name="full", steps=36, batch_size=2, lr=1e-4, contrast=0.3),
 )
 FINISH: tuple[Stage, ...] = (
-    Stage(name="abdomens", steps=240, batch_size=4, lr=3e-4, contrast=0.3),
-    Stage(name="ribs", steps=40, batch_size=2, lr=2e-4, contrast=0.3),
+    Stage(name="abdomens", steps=1100, batch_size=8, lr=5e-4, contrast=0.3, bn_batches=32),
+    Stage(name="whole", steps=600, batch_size=4, lr=2e-4, contrast=0.3, bn_batches=32),
 )
 """After either of them."""
 
@@ -146,6 +149,8 @@ def train_once(
     batch_size: int,
     lr: float,
     seed: int,
+    bn_batches: int = 0,
+    amp: Amp = "none",
 ) -> Path:
     """Train on every image once; return the weights of the end."""
     steps = len(data) // batch_size  # type: ignore[arg-type]  # a Dataset with a length
@@ -166,6 +171,8 @@ def train_once(
             seed=seed,
             channels_last=True,
             checkpoint_steps=50,
+            bn_batches=bn_batches,
+            amp=amp,
         ),
         criterion=WeightedSumLoss([(OhemCrossEntropyLoss(min_kept=0.01), 1.0), (DiceLoss(), 1.0)]),
         augmentation=Augmentation(**CHANGES, noise=8, gain=0.02, offset=8),
@@ -181,12 +188,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="name of the network")
     parser.add_argument("output", type=Path, help="folder for checkpoints, logs and last.safetensors")
     parser.add_argument("--width", type=int, help="channels of the network's first level (the network's own)")
+    parser.add_argument("--amp", choices=get_args(Amp), default="none", help="as of `ddrsapc train` (%(default)s)")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--widen", type=Path, metavar="WEIGHTS", help="begin with those of a network half as wide")
     begin.add_argument("--finish", type=Path, metavar="WEIGHTS", help="go on from the network's own: abdomens, bones")
     args = parser.parse_args(argv)
     try:
-        run(args.model, args.output, width=args.width, small=args.widen, trained=args.finish)
+        run(args.model, args.output, width=args.width, small=args.widen, trained=args.finish, amp=args.amp)
     except (CheckpointError, WeightsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -200,6 +208,7 @@ def run(
     width: int | None = None,
     small: Path | None = None,
     trained: Path | None = None,
+    amp: Amp = "none",
 ) -> None:
     """Train a network from scratch, with a small one's weights to begin with, or on from its own."""
     torch.manual_seed(0)
@@ -216,7 +225,8 @@ def run(
     val = PhantomDataset("val", FULL, VALIDATED, seed=0)
     for seed, stage in enumerate(stages, first_seed):
         folder = output / f"{seed}_{stage.name}"
-        last = train_once(model, stage.data(seed), val, folder, batch_size=stage.batch_size, lr=stage.lr, seed=seed)
+        schedule: dict[str, Any] = {key: getattr(stage, key) for key in ("batch_size", "lr", "bn_batches")}
+        last = train_once(model, stage.data(seed), val, folder, seed=seed, amp=amp, **schedule)
         model = load_trained(last)
     shutil.copyfile(last, output / "last.safetensors")
 

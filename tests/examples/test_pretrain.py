@@ -158,7 +158,7 @@ def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "ribs")
+    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "whole")
     stages = [pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names]
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0
