@@ -85,7 +85,7 @@ class Stage:
                 WholeAndCropped(Decoys(whole_below, bones=many), Decoys(full_below, bones=many)),
                 every=3,
             ),
-            "whole": WithAbdomens(Decoys(full, bones=few), Decoys(full_below, bones=many), every=3),
+            "whole": WithAbdomens(Decoys(full, bones=few), Decoys(full_below, bones=many, vessels=True), every=3),
         }
         return datasets[self.name]
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from ddrsapc.data import Augmentation, Sample
 from ddrsapc.phantom import CaseDraw, PhantomDataset, PhantomParameters, draw_case
 
+IntArray = NDArray[np.int64]
 FULL = 512  # pixels per side of a slice
 SIDE = 256  # of crops, and of slices of low resolution
 REACH = 8.0  # mm
@@ -54,13 +55,46 @@ def in_wall(draw: CaseDraw, z: float, angle: float, depth: float) -> tuple[int, 
     return round(row), round(column), np.arctan2(b * np.cos(angle), -a * np.sin(angle)) + place.turn
 
 
+def around(row: int, column: int, reach: int, size: int) -> tuple[tuple[slice, slice], IntArray, IntArray]:
+    """The part of a slice within `reach` pixels of a place, and how far down and right of it its pixels lie."""
+    box = slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1)
+    down, right = (np.arange(*part.indices(size)) - middle for part, middle in zip(box, (row, column), strict=True))
+    return box, down[:, None], right
+
+
+def add_vessels(
+    hu: NDArray[np.float32], free: NDArray[np.bool_], step: int, mm: float, rng: np.random.Generator
+) -> None:
+    """Bundles of vessels with contrast, as around a stomach, where every `step`-th row and column is free."""
+    rows, columns = np.nonzero(free)
+    for _ in range(rng.integers(0, 4) if len(rows) else 0):
+        place, level = rng.integers(len(rows)), rng.uniform(120, 350)
+        row, column = step * rows[place], step * columns[place]
+        for _ in range(rng.integers(2, 10)):
+            if 0 <= row < len(hu) and 0 <= column < len(hu) and free[row // step, column // step]:
+                radius = rng.uniform(1, 4)
+                box, down, right = around(row, column, int((radius + 3) / mm) + 1, len(hu))
+                vessel = 1 / (1 + np.exp((np.hypot(down, right) * mm - radius) / 0.5))
+                hu[box] += vessel * np.maximum(level - hu[box], 0)
+            angle, far = rng.uniform(-np.pi, np.pi), rng.uniform(4, 12) / mm
+            row, column = row + round(far * np.sin(angle)), column + round(far * np.cos(angle))
+
+
 def with_decoys(
-    image: Tensor, draw: CaseDraw, z: float, rng: np.random.Generator, *, bones: Bones | None = None
+    image: Tensor,
+    draw: CaseDraw,
+    z: float,
+    rng: np.random.Generator,
+    *,
+    bones: Bones | None = None,
+    vessels: bool = False,
 ) -> Tensor:
     """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium."""
     hu, mm, step = image.numpy().astype(np.float32), draw.placement.pixel_mm, 4
     near = near_arteries(draw, z, 12.0, step=step) > 0
     free = ~near & (abs(hu[::step, ::step]) < 150)
+    if vessels:
+        add_vessels(hu, free, step, mm, rng)
     rows, columns = np.nonzero(free)
     ribs = bones is not None and bones.ribs
     for i in range(rng.integers(0, 19 if ribs else 9) if len(rows) else 0):
@@ -77,13 +111,9 @@ def with_decoys(
         if direction is not None:
             angle = direction + rng.uniform(-0.3, 0.3)
         stretch = rng.uniform(1, min(3, 10 / radius))
-        reach = int((radius * stretch + 3) / mm) + 1
-        box = tuple(slice(max(middle - reach, 0), middle + reach + 1) for middle in (row, column))
-        down, right = (
-            np.arange(*part.indices(len(hu))) - middle for part, middle in zip(box, (row, column), strict=True)
-        )
-        along = (np.cos(angle) * right + np.sin(angle) * down[:, None]) * mm / stretch
-        across = (np.cos(angle) * down[:, None] - np.sin(angle) * right) * mm
+        box, down, right = around(row, column, int((radius * stretch + 3) / mm) + 1, len(hu))
+        along = (np.cos(angle) * right + np.sin(angle) * down) * mm / stretch
+        across = (np.cos(angle) * down - np.sin(angle) * right) * mm
         distance = np.hypot(along, across)
         if bone:
             shell, marrow = rng.uniform(300, 900), rng.uniform(50, 300)
@@ -101,9 +131,9 @@ def with_decoys(
 class Decoys(Dataset[Sample]):
     """The slices of a phantom with decoys."""
 
-    def __init__(self, plain: PhantomDataset, *, bones: Bones | None = None) -> None:
-        self.plain, self.bones = plain, bones
-        self.fingerprint = f"decoys in {plain.fingerprint}" + (f" {bones}" if bones else "")
+    def __init__(self, plain: PhantomDataset, *, bones: Bones | None = None, vessels: bool = False) -> None:
+        self.plain, self.bones, self.vessels = plain, bones, vessels
+        self.fingerprint = f"decoys in {plain.fingerprint}" + (f" {bones}" if bones else "") + " vessels" * vessels
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -111,7 +141,8 @@ class Decoys(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image, label, name = self.plain[index]
         rng = np.random.default_rng((self.plain.seed, index))
-        return Sample(with_decoys(image, *case_of(self.plain, index, name), rng, bones=self.bones), label, name)
+        draw, z = case_of(self.plain, index, name)
+        return Sample(with_decoys(image, draw, z, rng, bones=self.bones, vessels=self.vessels), label, name)
 
 
 class Courses(Dataset[Sample]):

@@ -52,10 +52,12 @@ def test_courses_are_labelled_around_the_arteries_alone(pretrain_data):
             assert nearest < pretrain_data.REACH
 
 
+@pytest.mark.parametrize("vessels", [False, True])
 @pytest.mark.parametrize("bones", [None, {"part": 0.5}, {"part": 0.5, "ribs": True}])
-def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(bones, pretrain_data):
+def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(bones, vessels, pretrain_data):
     plain = pretrain_data.slices(128, 8, 0, (200.0, 300.0))
-    decoys, spots = pretrain_data.Decoys(plain, bones=bones and pretrain_data.Bones(**bones)), 0
+    bones = bones and pretrain_data.Bones(**bones)
+    decoys, spots = pretrain_data.Decoys(plain, bones=bones, vessels=vessels), 0
     for index in range(8):
         (image, label, name), changed = plain[index], decoys[index]
         assert changed.image.equal(decoys[index].image)
@@ -66,6 +68,20 @@ def test_decoys_are_bright_away_from_the_arteries_and_are_not_labelled(bones, pr
         assert not (added[pretrain_data.near_arteries(draw, z, 4.0) > 0] > 50).any()
         spots += int((added > 90).sum())
     assert spots > 20
+
+
+def test_vessels_of_a_bundle_are_equally_bright(pretrain_data):
+    hu, free = np.full((200, 200), -80, np.float32), np.zeros((50, 50), bool)
+    free[20:30, 20:30] = True
+    pretrain_data.add_vessels(hu, free, 4, 0.7, np.random.default_rng(3))
+    assert (hu >= -80).all()
+    middles = scipy.ndimage.maximum_filter(hu, 5)
+    levels = np.unique(np.round(hu[(hu == middles) & (hu > 100)] / 25))
+    assert 1 <= len(levels) <= 6  # of at most three bundles
+    rows, columns = np.nonzero(hu > -70)
+    far = 4 * 1.5 + 8 / 0.7  # pixels, from a vessel's middle
+    assert min(rows.min(), columns.min()) > 80 - far
+    assert max(rows.max(), columns.max()) < 120 + far
 
 
 @pytest.mark.parametrize(("bones", "hollow"), [(0.0, False), (1.0, True)])
