@@ -1,25 +1,42 @@
 """The phantom beside real scans: a page of slices, and how far apart HU histograms and noise are.
 
     python examples/phantom_figures.py --real ../shared/data --out outputs/phantom
+    python examples/phantom_figures.py --real ../shared/data --out outputs/phantom --all
 
-Without --real the page has simulated slices only. Needs the extras: pip install "ddrsapc[phantom,ct,train]"
+Without --real the page has simulated slices only; --all also measures what takes minutes: volumes, the growth of
+labels, what a threshold finds, speed. Needs the extras: pip install "ddrsapc[phantom,ct,train]"
 """
 
 import argparse
 import json
-from itertools import pairwise
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from phantom_measures import (
+    autocorrelation,
+    blooming,
+    calibration,
+    hu_distances,
+    radial_spectrum,
+    simulated_insert,
+    speed,
+    threshold,
+    threshold_slices,
+    tissue_peaks,
+    volumes,
+)
+from provenance import commit, hardware
 
 from ddrsapc.ct import read_volume
 from ddrsapc.phantom import PhantomParameters, draw_case
-from ddrsapc.phantom.cylinders import CYLINDERS, scan_cylinder
 from ddrsapc.phantom.render import render_slice
-from ddrsapc.scoring import score_volume
 
 REAL = {
     "contrast CT (TotalSegmentator)": ("totalseg_cta/pulmonary_report_ct_cropped.nii.gz", 58),
@@ -38,74 +55,11 @@ SIMULATED = (
     (2, 6, 12),
 )
 """Seed, case and slice of the page."""
-REPEATS = 25
 INSERT = (slice(14, 20), slice(70, 134), slice(70, 134))
 """Uniform plastic in the crop of the QRM insert: slices, rows, columns."""
-
-
-def hu_distances(real: NDArray[np.int16], simulated: NDArray[np.int16], low: int, high: int) -> dict[str, float]:
-    """Total variation (0 to 1) and earth mover's distance (HU) of two histograms between two HU."""
-    bins = np.arange(low, high + 1, 5)
-    first, second = (np.histogram(values, bins)[0].astype(float) for values in (real, simulated))
-    difference = first / first.sum() - second / second.sum()
-    mover = 5 * float(np.abs(np.cumsum(difference)).sum())
-    return {"total_variation": round(0.5 * float(np.abs(difference).sum()), 3), "earth_mover_hu": round(mover, 1)}
-
-
-def radial_spectrum(patches: NDArray[np.float64], pixel_mm: float, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Noise power of square patches (n, s, s) between radial frequencies, of sum 1."""
-    patches = patches - patches.mean((1, 2), keepdims=True)
-    power = (np.abs(np.fft.fft2(patches)) ** 2).mean(0)
-    frequency = np.fft.fftfreq(patches.shape[1], pixel_mm)
-    radius = np.hypot(frequency[:, None], frequency[None])
-    rings = [power[(radius >= a) & (radius < b)].mean() for a, b in pairwise(edges)]
-    return np.array(rings) / np.sum(rings)
-
-
-def simulated_insert() -> NDArray[np.float64]:
-    """The insert's plastic (n, 48, 48): first and last slice of simulated scans, which the cylinder does not reach."""
-    scans = [scan_cylinder(CYLINDERS["M200"], seed).hu for seed in range(24)]
-    return np.concatenate([scan[[0, -1]] for scan in scans]).astype(float)
-
-
-def blooming(cases: int, *, contrast_hu: float | None = None, size: int = 512) -> float:
-    """Labelled volume over the lesions' own, over all cases whose lesions lie in the field of view.
-
-    Args:
-        cases: of seed 8; some have no lesions, or some outside the field, and are left out.
-        contrast_hu: of the blood; None: no contrast.
-        size: pixels per side.
-    """
-    blood = (150.0, 150.0) if contrast_hu is None else (contrast_hu, contrast_hu)
-    parameters = PhantomParameters(contrast_rate=float(contrast_hu is not None), contrast=blood)
-    own = labelled = 0.0
-    for index in range(cases):
-        draw = draw_case(8, index, size=size, parameters=parameters)
-        place = draw.placement
-        ranges = [item.shape.z_range for item in draw.lesions]
-        half = place.slice_mm / 2 + 3
-        through = [z for z in range(place.slices) if any(a - half < place.slice_z(z) < b + half for a, b in ranges)]
-        slices = [render_slice(draw, z) for z in through]
-        voxel = place.pixel_mm**2 * place.slice_mm  # mm3
-        mass = sum(float(item.density.sum(dtype=np.float64)) for item in slices) * voxel / 1000
-        if draw.lesions and abs(mass / sum(item.mass_mg for item in draw.lesions) - 1) < 0.02:
-            own += sum(item.volume_mm3 for item in draw.lesions)
-            labelled += voxel * sum(int((item.labels > 0).sum()) for item in slices)
-    return labelled / own
-
-
-def calibration() -> dict[str, dict[str, float]]:
-    """Agatston scores of the insert's cylinders beside the reference."""
-    rows = {}
-    for name, cylinder in CYLINDERS.items():
-        scans = [scan_cylinder(cylinder, seed) for seed in range(REPEATS)]
-        scores = [score_volume(scan.hu, scan.labels, scan.spacing).agatston for scan in scans]
-        mean, sd = cylinder.reference
-        rows[name] = {
-            "mean": round(float(np.mean(scores)), 1), "sd": round(float(np.std(scores)), 1),
-            "reference_mean": mean, "reference_sd": sd, "sds_off": round((float(np.mean(scores)) - mean) / sd, 2),
-        }  # fmt: skip
-    return rows
+GROWTH = {512: 36, 96: 3}
+"""Cases of each size in pixels, of which the growth of labels is measured; and of what a threshold finds."""
+THRESHOLD = {256: 40, 512: 60}
 
 
 def draw_page(real: dict[str, NDArray[np.int16]], path: Path) -> None:
@@ -131,30 +85,47 @@ def draw_page(real: dict[str, NDArray[np.int16]], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    """Draw the page, print and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw the page, print and write the figures; one line on stderr and 2 for input that cannot be used."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=Path, help="folder with the real scans")
     parser.add_argument("--out", type=Path, default=Path("outputs/phantom"))
     parser.add_argument("--cases", type=int, default=40, help="simulated cases in the histograms")
-    parser.add_argument("--blooming", type=int, default=0, help="cases to measure the labels' growth on; 0: none")
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--all", action="store_true", help="also what takes minutes")
+    arguments = parser.parse_args(argv)
+    try:
+        figures = run(arguments)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(figures, indent=2))
+    return 0
 
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure, draw, write; the figures."""
     figures: dict[str, Any] = {"calibration": calibration()}
-    if arguments.blooming:
-        figures["labelled volume over the lesions' own, by the blood's HU"] = {
-            hu or "no contrast": round(blooming(arguments.blooming, contrast_hu=hu), 2) for hu in (None, 150, 300, 450)
-        }
+    if arguments.all:
+        figures["speed"] = speed(120)
+        figures["volumes"] = volumes(2000)
+        for size, cases in GROWTH.items():
+            figures[f"labelled volume over the lesions' own, {cases} cases of {size} x {size}, by the blood's HU"] = {
+                hu or "no contrast": round(blooming(cases, contrast_hu=hu, size=size), 2)
+                for hu in (None, 150, 300, 450)
+            }
+        for size, cases in THRESHOLD.items():
+            figures[f"130 HU in the heart, {size} x {size}"] = threshold(threshold_slices(cases, size))
     real: dict[str, NDArray[np.int16]] = {}
     if arguments.real is not None:
         no_contrast = PhantomParameters(contrast_rate=0.0)
         draws = [draw_case(9, index, parameters=no_contrast) for index in range(arguments.cases)]
         simulated = np.concatenate([render_slice(draw, z).hu.ravel()[::7] for draw in draws for z in (6, 16, 24, 32)])
+        figures["peaks of fat and soft tissue"] = tissue_peaks(simulated)
         for name, (place, z) in REAL.items():
             hu = read_volume(arguments.real / place).hu
             real[name] = hu[z]
             figures[name] = {
+                "peaks of fat and soft tissue": tissue_peaks(hu),
                 "soft tissue, -200 to 300 HU": hu_distances(hu, simulated, -200, 300),
                 "lung, -1000 to -600 HU": hu_distances(hu, simulated, -1000, -600),
             }
@@ -165,11 +136,15 @@ def main() -> None:
         figures["noise of the insert"] = {
             "sd_hu": [round(float(patches.std((1, 2)).mean()), 1) for patches in (corners, simulated_insert())],
             "spectrum_total_variation": round(0.5 * float(np.abs(ours - theirs).sum()), 3),
+            "autocorrelation": [autocorrelation(patches) for patches in (corners, simulated_insert())],
         }
+    about = {"hardware": hardware(torch.device("cpu")), "commit": commit()}
+    figures |= {**about, "command": shlex.join(["python", *sys.argv])}
+    arguments.out.mkdir(parents=True, exist_ok=True)
     draw_page(real, arguments.out / "phantom.jpg")
     (arguments.out / "phantom.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(figures, indent=2))
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

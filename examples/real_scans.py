@@ -12,6 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,12 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from provenance import commit, hardware
 from pydicom.data import get_testdata_file
 
 import ddrsapc
 from ddrsapc.ct import SliceOrientation, Volume, read_volume
+from ddrsapc.hub import WeightsError
 from ddrsapc.inference import predict
 from ddrsapc.models import SegmentationModel
 from ddrsapc.report.overlay import OPACITY, legend, panel
@@ -109,29 +114,48 @@ def picture(found: Found, volume: Volume, labels: NDArray[np.uint8]) -> Image.Im
     return canvas
 
 
-def main() -> None:
-    """Look at every scan that is there."""
+def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str, Any]:
+    """Look at every scan that is there; write the pictures, and the summary that is returned."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; set DDRSAPC_TEST_DATA to the one with the real scans")
+    model = ddrsapc.optimize_for_inference(ddrsapc.create_model(name, pretrained=weights is None, weights=weights))
+    output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for scan in real_scans(folder):
+        if not scan.path.exists():
+            print(f"{scan.name}: not here")
+            continue
+        found, volume, labels = evaluate(model, scan)
+        picture(found, volume, labels).save(output / f"{scan.name}.png")
+        rows.append(asdict(found))
+        print(f"{found.name}: {found.false_mm3:.1f} mm3 false, at most {found.limit_mm3:g} expected")
+    summary = {
+        "model": name,
+        "weights": None if weights is None else str(weights),
+        "scans": rows,
+        "hardware": hardware(torch.device("cpu")),
+        "commit": commit(),
+        "command": shlex.join(["python", *sys.argv]),
+    }
+    (output / "real_scans.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; one line on stderr and 2 for input that cannot be used."""
     shared = Path(__file__).resolve().parents[1].parent / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for real_scans.json and the pictures")
     parser.add_argument("--model", default="ddr_sapc_u", help="name of weights (%(default)s)")
     parser.add_argument("--weights", type=Path, help="a safetensors file of weights for the model")
-    args = parser.parse_args()
-
-    model = ddrsapc.create_model(args.model, pretrained=args.weights is None, weights=args.weights).eval()
-    args.output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for scan in real_scans(Path(os.environ.get("DDRSAPC_TEST_DATA", shared))):
-        if not scan.path.exists():
-            print(f"{scan.name}: not here")
-            continue
-        found, volume, labels = evaluate(model, scan)
-        picture(found, volume, labels).save(args.output / f"{scan.name}.png")
-        rows.append(asdict(found))
-        print(f"{found.name}: {found.false_mm3:.1f} mm3 false, at most {found.limit_mm3:g} expected")
-    about = {"model": args.model, "weights": str(args.weights) if args.weights else None, "scans": rows}
-    (args.output / "real_scans.json").write_text(json.dumps(about, indent=2) + "\n")
+    args = parser.parse_args(argv)
+    try:
+        run(args.output, args.model, args.weights, Path(os.environ.get("DDRSAPC_TEST_DATA", shared)))
+    except (WeightsError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,6 @@
 """The page of slices and its figures."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,40 +10,76 @@ pytest.importorskip("scipy", reason="the extra phantom is not installed")
 
 @pytest.fixture
 def figures(example):
+    pytest.importorskip("SimpleITK", reason="the extra ct is not installed")
     return example("phantom_figures")
 
 
-def test_distances_of_histograms(figures):
+@pytest.fixture
+def measures(example):
+    return example("phantom_measures")
+
+
+def test_distances_of_histograms(measures):
     first = np.repeat(np.arange(0, 50, 5), 4).astype(np.int16)
-    assert figures.hu_distances(first, first, -100, 200) == {"total_variation": 0, "earth_mover_hu": 0}
-    assert figures.hu_distances(first, first + 100, -100, 200) == {"total_variation": 1, "earth_mover_hu": 100}
+    assert measures.hu_distances(first, first, -100, 200) == {"total_variation": 0, "earth_mover_hu": 0}
+    assert measures.hu_distances(first, first + 100, -100, 200) == {"total_variation": 1, "earth_mover_hu": 100}
 
 
-def test_the_spectrum_of_white_noise_is_flat(figures):
+def test_the_spectrum_of_white_noise_is_flat(measures):
     noise = np.random.default_rng(0).normal(0, 3, (60, 64, 64))
-    spectrum = figures.radial_spectrum(noise, 0.5, np.arange(0.1, 0.95, 0.1))
+    spectrum = measures.radial_spectrum(noise, 0.5, np.arange(0.1, 0.95, 0.1))
     assert spectrum == pytest.approx(1 / 8, rel=0.05)
 
 
-def test_patches_of_the_insert_are_plastic_and_each_of_its_own(figures):
-    patches = figures.simulated_insert()
+def test_patches_of_the_insert_are_plastic_and_each_of_its_own(measures):
+    patches = measures.simulated_insert()
     assert patches.shape[1:] == (48, 48)
     assert len({patch.tobytes() for patch in patches}) == len(patches) == 48
     assert patches.max() < 75 + 6 * 21.6  # no calcium
     assert patches.mean((1, 2)) == pytest.approx(75, abs=5)
 
 
-def test_blooming_grows_with_contrast(figures):
-    plain, contrasted = figures.blooming(3, size=96), figures.blooming(3, contrast_hu=300, size=96)
+def test_blooming_grows_with_contrast(measures):
+    plain, contrasted = measures.blooming(3, size=96), measures.blooming(3, contrast_hu=300, size=96)
     assert 1.2 < plain < 1.7  # of the coarse pixels too
     assert contrasted > 1.4 * plain
 
 
-def test_a_page_without_real_scans(figures, tmp_path, monkeypatch):
+def test_neighbouring_pixels_of_smooth_noise_are_alike(measures):
+    noise = np.random.default_rng(0).normal(0, 3, (60, 64, 66))
+    assert measures.autocorrelation(noise) == pytest.approx([0, 0, 0], abs=0.02)
+    smooth = noise[..., :-2] + noise[..., 1:-1] + noise[..., 2:]
+    assert measures.autocorrelation(smooth) == pytest.approx([2 / 3, 1 / 3, 0], abs=0.02)
+
+
+def test_peaks_of_fat_and_soft_tissue(measures):
+    rng = np.random.default_rng(0)
+    hu = np.concatenate([rng.normal(mean, 12, 20_000) for mean in (-90, 46, -800)]).astype(np.int16)
+    assert measures.tissue_peaks(hu) == pytest.approx([-90, 46], abs=6)
+
+
+def test_volumes_are_those_of_the_cases(measures):
+    found = measures.volumes(12)
+    drawn = [measures.draw_case(0, index, split="test") for index in range(12)]
+    lad = [sum(item.volume_mm3 for item in draw.lesions if item.site == "LAD") for draw in drawn]
+    lad = [1.35 * mm3 for mm3 in lad if mm3]
+    assert found["LAD"]["cases"] == len(lad)
+    assert found["LAD"]["mean"] == pytest.approx(np.mean(lad), abs=0.5)
+    assert found["LAD"]["median"] == pytest.approx(np.median(lad), abs=0.5)
+
+
+def test_a_page_without_real_scans(figures, measures, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "SIMULATED", ((0, 0, 20),))
-    monkeypatch.setattr(figures, "REPEATS", 1)
-    monkeypatch.setattr(sys, "argv", ["phantom_figures.py", "--out", str(tmp_path / "out")])
-    figures.main()
+    monkeypatch.setattr(measures, "REPEATS", 1)
+    assert figures.main(["--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "phantom.jpg").read_bytes()[:2] == b"\xff\xd8"
     written = json.loads((tmp_path / "out" / "phantom.json").read_text())
     assert set(written["calibration"]) == {"L800", "M800", "L400", "M400", "L200", "M200"}
+
+
+def test_no_real_scans_where_they_are_looked_for(figures, measures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measures, "REPEATS", 1)
+    assert figures.main(["--real", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nowhere" in line
+    assert not (tmp_path / "out").exists()

@@ -214,3 +214,29 @@ def test_what_cannot_be_compared(figures, result, tmp_path, capsys, change, mess
 def test_no_results(figures, tmp_path, capsys):
     assert figures.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert "has no JSON of table1.py" in capsys.readouterr().err
+
+
+def test_the_first_results_table_and_claim(root):
+    text = (root / "docs/table1.md").read_text(encoding="utf-8")
+    rows = text[text.index("| 100 slices, 10 scans |") :].split("\n\n")[0].splitlines()[2:]
+    means = {}
+    for row in rows:
+        name, *cells = (cell.strip(" `*") for cell in row.strip("|").split("|"))
+        split, network = name.split("`: `")
+        result = json.loads((root / f"docs/results/table1_staged/{network}.json").read_text(encoding="utf-8"))
+        slices, scans = result[split]["slices"], result[split]["scans"]
+        lesions, agatston = scans["lesions"], scans["agatston"]
+        plain = result["test"]["slices_without_contrast"]["foreground_mean_iou"]
+        means[split, network] = slices["foreground_mean_iou"]
+        assert (slices["count"], scans["count"]) == (100, 10)
+        assert cells == [
+            *(f"{x:.3f}" for x in (*slices["iou"][1:], slices["foreground_mean_iou"])),
+            f"{plain:.3f}" if split == "test" else "",
+            f"{lesions['found']} of {lesions['true']}",
+            f"{lesions['false_per_scan']:.1f}",
+            f"{agatston['icc']:.2f}",
+            f"{agatston['kappa']:.2f}",
+        ]
+    assert len(means) == 4
+    for split in ("test", "shifted"):
+        assert means[split, "ddr_sapc_u"] > means[split, "unet"]
