@@ -29,6 +29,7 @@ from pretrain_data import (
     Bones,
     Courses,
     Decoys,
+    Varied,
     WholeAndCropped,
     WithAbdomens,
     abdomens,
@@ -85,7 +86,9 @@ class Stage:
                 WholeAndCropped(Decoys(whole_below, bones=many), Decoys(full_below, bones=many)),
                 every=3,
             ),
-            "whole": WithAbdomens(Decoys(full, bones=few), Decoys(full_below, bones=many, vessels=True), every=3),
+            "whole": Varied(
+                WithAbdomens(Decoys(full, bones=few), Decoys(full_below, bones=many, vessels=True), every=3), seed
+            ),
         }
         return datasets[self.name]
 

@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ddrsapc.data import Augmentation, Sample
+from ddrsapc.inference import CALCIUM_HU
 from ddrsapc.phantom import CaseDraw, PhantomDataset, PhantomParameters, draw_case
 
 IntArray = NDArray[np.int64]
+AIR = -1024  # HU
 FULL = 512  # pixels per side of a slice
 SIDE = 256  # of crops, and of slices of low resolution
 REACH = 8.0  # mm
@@ -190,6 +193,59 @@ class WithAbdomens(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         return self.chests[index] if index % self.every else self.abdomens[index]
+
+
+def varied(image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """A slice and its labels (H, W) of a body of another shape: bent, leaner, mottled, blurred; each by chance.
+
+    The phantom has one shape of heart, whose arteries lie in the middle of grooves full of fat: bodies differ more.
+    """
+    side = image.shape[-1]
+    hu, labels = image.float(), label
+
+    def smooth(scale: float, channels: int) -> Tensor:
+        """Noise (channels, H, W) that varies over `scale` of the side, of SD 1."""
+        few = torch.from_numpy(rng.standard_normal((1, channels, *[round(1 / scale) + 3] * 2)).astype(np.float32))
+        noise = F.interpolate(few, (side, side), mode="bicubic", align_corners=True)[0]
+        return noise / noise.std()
+
+    if rng.random() < 0.7:
+        turn, shear = rng.uniform(-0.25, 0.25), rng.uniform(-0.12, 0.12)
+        stretch = np.diag(rng.uniform(0.88, 1.14, 2)) @ np.array([[1, shear], [0, 1]])
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        matrix = np.concatenate([rotation @ stretch, np.zeros((2, 1))], 1)
+        grid = F.affine_grid(torch.from_numpy(matrix[None]).float(), [1, 1, side, side], align_corners=False)
+        bend = smooth(rng.uniform(0.1, 0.25), 2) * rng.uniform(0, 0.025)
+        grid = grid + bend.permute(1, 2, 0)[None]
+        hu = F.grid_sample(hu[None, None] - AIR, grid, align_corners=False)[0, 0] + AIR
+        labels = F.grid_sample(labels[None, None].float(), grid, mode="nearest", align_corners=False)[0, 0]
+        labels = (labels * (hu >= CALCIUM_HU)).to(label.dtype)
+    if rng.random() < 0.4:  # flesh where fat was
+        reach = 2 * int(rng.integers(1, 5)) + 1
+        grown = F.max_pool2d(hu.clamp(max=60)[None, None], reach, stride=1, padding=reach // 2)[0, 0]
+        hu = torch.where((hu > -150) & (hu < 20) & (labels == 0), grown, hu)
+    if rng.random() < 0.5:
+        mottle = smooth(rng.uniform(0.01, 0.05), 1)[0] * rng.uniform(0, 50)
+        hu = torch.where((hu > -250) & (hu < 100) & (labels == 0), hu + mottle, hu)
+    if rng.random() < 0.3:
+        hu = torch.from_numpy(gaussian_filter(hu.numpy(), rng.uniform(0.5, 1.5)))
+        labels = labels * (hu >= CALCIUM_HU)
+    return hu.clamp(AIR, 3071).to(image.dtype), labels.to(label.dtype)
+
+
+class Varied(Dataset[Sample]):
+    """Slices of other shapes of bodies, see `varied`."""
+
+    def __init__(self, plain: WithAbdomens, seed: int) -> None:
+        self.plain, self.seed = plain, seed
+        self.fingerprint = f"varied {seed} {plain.fingerprint}"
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, label, name = self.plain[index]
+        return Sample(*varied(image, label, np.random.default_rng((self.seed, index, 1))), name)
 
 
 def abdomens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:

@@ -200,3 +200,33 @@ def test_what_cannot_be_widened_is_one_line(pretrain, path, tmp_path, capsys):
         assert pretrain.main(["ddr_sapc_u", str(tmp_path / "run"), "--widen", str(weights)]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_other_shapes_of_bodies_keep_their_calcium(pretrain_data):
+    plain, kept, changed = pretrain_data.slices(256, 20, 0, (180.0, 240.0)), [], 0
+    for index in range(20):
+        image, label, _ = plain[index]
+        for seed in range(4):
+            hu, labels = pretrain_data.varied(image, label, np.random.default_rng(seed))
+            again = pretrain_data.varied(image, label, np.random.default_rng(seed))
+            assert hu.equal(again[0])
+            assert labels.equal(again[1])
+            assert (hu.shape, hu.dtype, labels.dtype) == (image.shape, image.dtype, label.dtype)
+            assert (hu[labels > 0] >= 130).all()
+            assert set(labels.unique().tolist()) <= set(label.unique().tolist())
+            changed += not hu.equal(image)
+            if (label > 0).sum() > 8:
+                kept.append(((labels > 0).sum() / (label > 0).sum()).item())
+    assert len(kept) > 10
+    assert 0.6 < np.median(kept) < 1.2
+    assert changed > 60
+    assert not pretrain_data.varied(image, torch.zeros_like(label), np.random.default_rng(0))[1].any()
+
+
+def test_the_last_stage_shows_other_shapes(pretrain, pretrain_data):
+    data = pretrain.FINISH[-1].data(0)
+    item, plain = data[1], data.plain[1]
+    expected = pretrain_data.varied(plain.image, plain.label, np.random.default_rng((0, 1, 1)))
+    assert item.image.equal(expected[0])
+    assert item.label.equal(expected[1])
+    assert item.name == plain.name
