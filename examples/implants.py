@@ -1,0 +1,205 @@
+"""Calcium put into a real scan, on its arteries and elsewhere: is it found, and called by its vessel?
+
+    python examples/implants.py -o outputs/implants
+    python examples/implants.py -o outputs/implants --weights outputs/run/best.safetensors
+
+No scan with calcified coronary arteries may be redistributed. The contrast-enhanced chest of the test data is the one
+that the phantom's arteries were read off (+-6 mm), so that they are known in it: one disc of calcium at a time, 3 mm
+thick, is put on them, or where calcium is not coronary, with the contrast or with blood of 40 HU in its place. Writes
+implants.json and a picture. The scan is looked for in $DDRSAPC_TEST_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from provenance import commit, hardware
+from scipy.ndimage import binary_dilation, gaussian_filter, label, zoom  # type: ignore[import-untyped]
+
+import ddrsapc
+from ddrsapc.hub import WeightsError
+from ddrsapc.inference import CALCIUM_HU
+from ddrsapc.models import SegmentationModel
+from ddrsapc.phantom.frame import COURSES
+from ddrsapc.report.overlay import panel
+from ddrsapc.scoring import VESSELS
+
+FINER = 3  # pixels in the place of one: 0.5 mm, as cardiac scans have them
+RADIUS, SIGMA, CALCIUM = 2.0, 0.68, 600.0  # mm, mm of the point spread, HU (400 mg/ml)
+BLOOD = (40.0, 15.0)  # HU and its noise
+LABELS = {"LM": 1, "LAD": 1, "LCX": 2, "RCA": 3}
+ELSEWHERE: dict[str, list[Sequence[float]]] = {
+    "aortic wall": [(28, 62, 10), (2, 62, 10), (15, 75, -10), (15, 49, 30), (-31, 0, 40), (-15, 15, 45)],
+    "aortic valve": [(-14, 2, 17), (-8, -4, 17), (-18, 6, 20)],
+    "mitral annulus": [(15, 25, 12), (8, 22, 10), (0, 24, 4)],
+}
+"""Where calcium is not coronary: x, y and z in the heart's frame, mm (aorta and annulus as the phantom has them)."""
+
+
+@dataclass(frozen=True)
+class RealHeart:
+    """A scan whose arteries are known."""
+
+    hu: NDArray[np.float64]
+    """(Z, H, W)."""
+    blood: NDArray[np.bool_]
+    """Chambers and vessels with contrast (Z, H, W)."""
+    centroid: NDArray[np.float64]
+    """Of the heart: z, y, x in voxels; the origin of the phantom's frame."""
+    mm: float
+    """Of a voxel, along all axes."""
+
+
+def read_heart(folder: Path) -> RealHeart:
+    """The chest of the test data.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    paths = [folder / "totalseg_cta" / f"pulmonary_report_{name}.nii.gz" for name in ("ct_cropped", "heart")]
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"no {path}; set DDRSAPC_TEST_DATA to the folder of test data")
+    scan, mask = (sitk.ReadImage(str(path)) for path in paths)
+    mask = sitk.Resample(mask, scan, sitk.Transform(), sitk.sitkNearestNeighbor)
+    hu, heart = sitk.GetArrayFromImage(scan).astype(float), sitk.GetArrayFromImage(mask) > 0
+    bright, _ = label(hu > 200)
+    names, counts = np.unique(bright[heart & (bright > 0)], return_counts=True)
+    blood = np.isin(bright, names[counts > 1000])  # chambers, and the vessels that begin there
+    blood = binary_dilation(blood, iterations=2) & (hu > 90)
+    return RealHeart(hu, blood, np.array([axis.mean() for axis in np.nonzero(heart)]), scan.GetSpacing()[0])
+
+
+def implant(
+    heart: RealHeart, place: Sequence[float], *, contrast: bool
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+    """A slice of 3 mm with calcium, and where it is 130 HU or more; None: the place is outside the scan.
+
+    Args:
+        heart: the scan.
+        place: x, y and z in the heart's frame, mm.
+        contrast: whether the contrast stays.
+    """
+    z, row, column = heart.centroid + np.array(place)[[2, 1, 0]] / heart.mm
+    first = round(z - 0.5)
+    if not (0 <= first < len(heart.hu) - 1 and 0 < row < heart.hu.shape[1] and 0 < column < heart.hu.shape[2]):
+        return None
+    part = slice(first, first + 2)
+    hu = heart.hu[part].copy()
+    if not contrast:
+        noise = np.random.default_rng(0).normal(*BLOOD, hu.shape)
+        hu = np.where(heart.blood[part], np.minimum(hu, noise), hu)
+    fine, mm = zoom(hu.mean(0), FINER, order=1, grid_mode=True, mode="nearest"), heart.mm / FINER
+    rows, columns = (np.arange(n) - ((at + 0.5) * FINER - 0.5) for n, at in zip(fine.shape, (row, column), strict=True))
+    disc = gaussian_filter((np.hypot(rows[:, None], columns) * mm < RADIUS).astype(float), SIGMA / mm)
+    fine += disc * (CALCIUM - fine)
+    return fine.astype(np.float32), (disc > 0.2) & (fine >= CALCIUM_HU)
+
+
+def find(model: SegmentationModel, hu: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Labels (H, W) of a slice, as `ddrsapc predict` gives them."""
+    x = model.input_config.normalize(torch.from_numpy(hu))[None, None]  # (1, 1, H, W)
+    with torch.inference_mode():
+        labels = model(x.expand(-1, model.in_chans, -1, -1)).argmax(1)[0].to(torch.uint8).numpy()
+    return np.where(hu < CALCIUM_HU, np.uint8(0), labels)
+
+
+def evaluate(model: SegmentationModel, heart: RealHeart, *, contrast: bool) -> tuple[dict[str, Any], list[Image.Image]]:
+    """What became of each disc, and a picture of each that lay on an artery."""
+    rows, pictures = [], []
+    everywhere = {name: points.tolist() for name, points in COURSES.items()} | ELSEWHERE
+    for site, places in everywhere.items():
+        for place in places:
+            made = implant(heart, place, contrast=contrast)
+            if made is None:
+                continue
+            hu, calcium = made
+            labels = find(model, hu)
+            found = np.bincount(labels[calcium], minlength=4)[1:]
+            called = int(found.argmax()) + 1 if found.any() else 0
+            other = int(((labels > 0) & ~calcium).sum())
+            rows.append({"site": site, "place": place, "called": VESSELS.get(called, "none"), "other_pixels": other})
+            if site in LABELS:
+                pictures.append(panel(hu, labels, 0.7))
+    arteries = {name: [row for row in rows if row["site"] == name] for name in LABELS}
+    summary = {
+        "contrast": contrast,
+        "on arteries": sum(map(len, arteries.values())),
+        "found": sum(row["called"] != "none" for some in arteries.values() for row in some),
+        "called by their vessel": sum(
+            row["called"] == VESSELS[LABELS[name]] for name, some in arteries.items() for row in some
+        ),
+        "LM and LAD called LAD": [
+            sum(row["called"] == "LAD" for name in ("LM", "LAD") for row in arteries[name]),
+            len(arteries["LM"] + arteries["LAD"]),
+        ],
+        "elsewhere": sum(row["site"] in ELSEWHERE for row in rows),
+        "elsewhere, called coronary": sum(row["site"] in ELSEWHERE and row["called"] != "none" for row in rows),
+        "discs": rows,
+    }
+    return summary, pictures
+
+
+def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str, Any]:
+    """Try all places, with and without contrast; write the figures, which are returned, and the picture."""
+    heart = read_heart(folder)
+    model = ddrsapc.optimize_for_inference(ddrsapc.create_model(name, pretrained=weights is None, weights=weights))
+    output.mkdir(parents=True, exist_ok=True)
+    summaries, tiles = [], []
+    for contrast in (False, True):
+        summary, pictures = evaluate(model, heart, contrast=contrast)
+        summaries.append(summary)
+        tiles += pictures
+        print(
+            "{} contrast: {found} of {on arteries} on arteries found, {called by their vessel} called by their vessel; "
+            "{elsewhere, called coronary} of {elsewhere} elsewhere called coronary".format(
+                "with" if contrast else "without", **summary
+            )
+        )
+    across = 7
+    width, height = tiles[0].size
+    canvas = Image.new("RGB", (across * width, -(-len(tiles) // across) * height))
+    for i, tile in enumerate(tiles):
+        canvas.paste(tile, (i % across * width, i // across * height))
+    canvas.save(output / "implants.png")
+    about: dict[str, Any] = {"model": name, "weights": None if weights is None else str(weights), "scans": summaries}
+    about |= {
+        "hardware": hardware(torch.device("cpu")),
+        "commit": commit(),
+        "command": shlex.join(["python", *sys.argv]),
+    }
+    (output / "implants.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return about
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; one line on stderr and 2 for input that cannot be used."""
+    shared = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for implants.json and the picture")
+    parser.add_argument("--model", default="ddr_sapc_u", help="name of weights (%(default)s)")
+    parser.add_argument("--weights", type=Path, help="a safetensors file of weights for the model")
+    args = parser.parse_args(argv)
+    try:
+        run(args.output, args.model, args.weights, Path(os.environ.get("DDRSAPC_TEST_DATA", shared)))
+    except (WeightsError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
