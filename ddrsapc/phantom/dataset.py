@@ -19,8 +19,13 @@ __all__ = ["PhantomDataset"]
 class PhantomDataset(Dataset[Sample]):
     """`n` simulated slices with labels, each of another case; usable where a `SliceDataset` is.
 
-    Item i is a slice of `make_case(seed, i, split=split, size=size)`. It depends on nothing else: not on workers,
-    threads, order or the items asked for before.
+    An item is a `Sample`: `image`, an int16 tensor (size, size) of HU; `label`, a uint8 tensor (size, size) with the
+    classes 0 none, 1 LAD (with LM), 2 LCX and 3 RCA; `name`, the case and in brackets the slice, "train0c00002[17]".
+
+    Item i is a slice of `make_case(seed, i, split=split, size=size, parameters=parameters)`. It depends on nothing
+    else: not on workers, threads, order or the items asked for before. How many mm a pixel of it has, along x and y, is
+    `draw_case(seed, i, split=split, size=size, parameters=parameters).placement.pixel_mm`; slices are
+    `.placement.slice_mm` thick.
 
     Args:
         split: "train", "val", "test" or "shifted" (other noise, field of view, kernel and contrast); no two have a
@@ -34,6 +39,8 @@ class PhantomDataset(Dataset[Sample]):
 
     Raises:
         ValueError: for arguments out of their ranges.
+        IndexError: at an item whose number is not in [-n, n).
+        TypeError: at an item whose number is no whole number, as a slice.
         ImportError: at the first item, without the extra `phantom`.
     """
 

@@ -61,7 +61,23 @@ def draw_case(
     size: int = 512,
     parameters: PhantomParameters | None = None,
 ) -> CaseDraw:
-    """Draw a case without rendering it; the arguments are those of `make_case`."""
+    """Draw a case without rendering it.
+
+    Args:
+        seed: of the set of cases, at least 0.
+        index: of the case in its split, at least 0.
+        split: "train", "val", "test" or "shifted"; no two have a case in common.
+        size: pixels per side of a slice, at least 32.
+        parameters: what is drawn from, None for the defaults; those of "shifted" are made of them by
+            `PhantomParameters.shifted`.
+
+    Returns:
+        How the case lies in the scan (`placement`, with the pixel's size in mm), its anatomy, arteries, lesions, what
+        looks like them, and how it is scanned: all that `make_case` renders for the same arguments.
+
+    Raises:
+        ValueError: for arguments out of their ranges.
+    """
     seed, index, size = check_arguments(seed, index, split, size)
     parameters = parameters_or_default(parameters)
     if split == "shifted":

@@ -16,7 +16,6 @@ from ddrsapc.phantom.tubes import Curve
 
 __all__ = ["paint_heart"]
 
-_FAT_GRAIN = 11  # HU
 _COARSE = 4  # pixels between the places whose distance from an artery is found
 
 
@@ -39,34 +38,33 @@ def paint_heart(canvas: Canvas, anatomy: Anatomy, courses: dict[str, Curve], sca
 def _paint_fat_and_sac(canvas: Canvas, anatomy: Anatomy) -> None:
     """Mediastinal fat, to the front as a wedge and around aorta and gullet, and the pericardium with what is inside."""
     z, front, fat = canvas.z, anatomy.cavity.y - anatomy.cavity.b, anatomy.values["fat"]
-    canvas.fill(Ellipse(MIDLINE + 8, 55, 22, 15), fat, 2.0, grain=_FAT_GRAIN)
+    grain = anatomy.parameters.mediastinal_fat_texture
+    canvas.fill(Ellipse(MIDLINE + 8, 55, 22, 15), fat, 2.0, grain=grain)
     heart = anatomy.structures["heart"].at(z)
     if z > -52:
         wide = min(max((20 - z) / 50, 0.0), 1.0)  # caudally the fat spreads between heart and chest wall
-        canvas.fill(
-            Ellipse(MIDLINE + 4 + 12 * wide, front + 10, 12 + 34 * wide, 20 - 6 * wide), fat, 2.0, grain=_FAT_GRAIN
-        )
+        canvas.fill(Ellipse(MIDLINE + 4 + 12 * wide, front + 10, 12 + 34 * wide, 20 - 6 * wide), fat, 2.0, grain=grain)
     if heart is None:
         return
-    canvas.fill(heart.grown(2.5), fat, 1.5, grain=_FAT_GRAIN)
+    canvas.fill(heart.grown(2.5), fat, 1.5, grain=grain)
     if z < 10:  # the fat pads between heart and diaphragm
         low = min(1.0, (10 - z) / 50)
         for side, turn in ((-0.8, 35), (0.75, -40)):
             pad = Ellipse(heart.x + side * heart.a, heart.y - 0.55 * heart.b, 24 * low, 13 * low, turn)
-            canvas.fill(pad, fat, 2.0, grain=_FAT_GRAIN)
+            canvas.fill(pad, fat, 2.0, grain=grain)
     found = canvas.depth(heart)
     if found is not None:
         box, depth = found
         sac = soft(depth, 1.0) * soft(np.float32(1.6) - depth, 1.0)
-        canvas.paint(box, np.float32(0.8) * sac, np.float32(15))
+        canvas.paint(box, np.float32(0.8) * sac, np.float32(anatomy.parameters.pericardium))
 
 
 def _paint_chambers(canvas: Canvas, anatomy: Anatomy) -> None:
-    value, z, at = anatomy.values, canvas.z, anatomy.structures
+    p, value, z, at = anatomy.parameters, anatomy.values, canvas.z, anatomy.structures
     flesh = value["myocardium"]
     heart = at["heart"].at(z)
     if heart is not None and z < 22:  # septum and what else is between the chambers
-        canvas.fill(heart.grown(-15 - max(0.0, 1.2 * (z - 10))), flesh, 3.0, grain=4)
+        canvas.fill(heart.grown(-15 - max(0.0, 1.2 * (z - 10))), flesh, 3.0, grain=p.myocardium_texture)
     for name, side, wall in (
         ("inferior_vena_cava", "right_blood", 0.0),
         ("right_atrium", "right_blood", 1.5),
@@ -76,34 +74,34 @@ def _paint_chambers(canvas: Canvas, anatomy: Anatomy) -> None:
     ):
         ellipse = at[name].at(z)
         if ellipse is not None:
-            canvas.fill(ellipse.grown(wall), flesh, 1.5, grain=4)
-            canvas.fill(ellipse, value[side], 1.5, grain=1.5)
-    canvas.fill(at["left_ventricle"].at(z), flesh, 1.5, grain=4)
-    canvas.fill(at["left_cavity"].at(z), value["blood"], 2.0, grain=2)
+            canvas.fill(ellipse.grown(wall), flesh, 1.5, grain=p.myocardium_texture)
+            canvas.fill(ellipse, value[side], 1.5, grain=p.blood_texture)
+    canvas.fill(at["left_ventricle"].at(z), flesh, 1.5, grain=p.myocardium_texture)
+    canvas.fill(at["left_cavity"].at(z), value["blood"], 2.0, grain=p.left_cavity_texture)
 
 
 def _paint_great_vessels(canvas: Canvas, anatomy: Anatomy) -> None:
-    value, z, at = anatomy.values, canvas.z, anatomy.structures
+    p, value, z, at = anatomy.parameters, anatomy.values, canvas.z, anatomy.structures
     for name in ("pulmonary_trunk", "superior_vena_cava"):
-        canvas.fill(at[name].at(z), value["right_blood"], 1.5, grain=1.5)
+        canvas.fill(at[name].at(z), value["right_blood"], 1.5, grain=p.blood_texture)
     root = at["aorta"].at(z)
     around = min(max((z - 16) / 3, 0.0), 3.0)  # the root is bare below the atria's roofs
     if root is not None and around:
-        canvas.fill(root.grown(around), value["fat"], 2.0, grain=_FAT_GRAIN)
+        canvas.fill(root.grown(around), value["fat"], 2.0, grain=p.mediastinal_fat_texture)
     for ellipse in (root, at["descending_aorta"].at(z)):
         if ellipse is not None:
             canvas.fill(ellipse, value["muscle"] - 6, 1.0)
-            canvas.fill(ellipse.grown(-1.2), value["blood"], 1.0, grain=1.5)
+            canvas.fill(ellipse.grown(-1.2), value["blood"], 1.0, grain=p.blood_texture)
     gullet = at["oesophagus"].at(z)
     canvas.fill(gullet, value["muscle"] - 12, 1.5)
     air = anatomy.gas[1]
     if gullet is not None and air:
-        canvas.fill(Ellipse(gullet.x, gullet.y, min(1.6 * air, 4), min(air, 2.5)), -700, 1.5)
+        canvas.fill(Ellipse(gullet.x, gullet.y, min(1.6 * air, 4), min(air, 2.5)), p.oesophagus_air, 1.5)
     for name in ("left_bronchus", "right_bronchus"):
         tube = at[name].at(z)
         if tube is not None:
-            canvas.fill(tube.grown(1.5), 20, 1.0)
-            canvas.fill(tube, -960, 1.0)
+            canvas.fill(tube.grown(1.5), p.bronchial_wall, 1.0)
+            canvas.fill(tube, p.bronchi, 1.0)
 
 
 def _paint_groove(canvas: Canvas, anatomy: Anatomy, curve: Curve, *, scan_z: float, radius: float) -> None:
@@ -130,7 +128,7 @@ def _paint_groove(canvas: Canvas, anatomy: Anatomy, curve: Curve, *, scan_z: flo
     if rows_in.start >= rows_in.stop or columns_in.start >= columns_in.stop:
         return
     box, part = (rows_in, columns_in), (_within(rows_in, top), _within(columns_in, left))
-    fat = np.float32(anatomy.values["fat"]) + np.float32(_FAT_GRAIN) * canvas.fine[box]
+    fat = np.float32(anatomy.values["fat"]) + np.float32(anatomy.parameters.mediastinal_fat_texture) * canvas.fine[box]
     cover = soft(groove[part], 3.0)
     cover *= soft(depth[_within(rows_in, rows.start), _within(columns_in, columns.start)] - np.float32(8), 2.0)
     canvas.paint(box, cover, np.minimum(fat, canvas.hu[box]))  # lung stays lung

@@ -14,7 +14,6 @@ from ddrsapc.phantom.vessels import Arc, Deposit
 __all__ = ["LABELS", "draw_density", "draw_lesions", "draw_volume", "vessel_rates"]
 
 LABELS = {"LM": 1, "LAD": 1, "LCX": 2, "RCA": 3}
-_MOST_ARCS = 60
 _SMALLEST = 3.0  # mm3 that are not worth another arc
 
 
@@ -65,7 +64,7 @@ def _fill_vessel(
     name: str, volume: float, curve: Curve, parameters: PhantomParameters, rng: np.random.Generator
 ) -> list[Deposit]:
     """Arcs of this volume in all; never two at one place: on two opposite sides, one behind the other."""
-    scale = 1.35 if name == "LM" else 1.0  # the trunk is wider
+    scale = parameters.lm_lumen if name == "LM" else 1.0  # the trunk is wider
     radius = rng.uniform(*parameters.lumen_radius) * scale
     side = rng.uniform(0, 2 * math.pi)
     cells = max(1, int(curve.length))  # of 1 mm
@@ -73,7 +72,7 @@ def _fill_vessel(
     # the more calcium, the thicker
     burden = min(max(volume / (9.0 * cells) - 0.2, 0.0), 1.0)
     deposits: list[Deposit] = []
-    for _ in range(_MOST_ARCS):
+    for _ in range(parameters.most_arcs):
         if volume < _SMALLEST and deposits:
             break
         low, high = parameters.thickness
@@ -91,7 +90,7 @@ def _fill_vessel(
         if place is None:
             break
         row, start, length = place
-        middle = side + math.pi * row + rng.uniform(-0.15, 0.15)
+        middle = side + math.pi * row + rng.uniform(*parameters.arc_jitter)
         arc = Arc(curve=curve, start=start, length=length, radius=radius, thickness=thickness, middle=middle, span=span)
         deposits.append(Deposit(name, LABELS[name], arc, draw_density(parameters, rng)))
         volume -= arc.volume

@@ -19,7 +19,6 @@ from ddrsapc.phantom.vessels import Arc, Ball, Deposit, Tube, aorta_curve
 __all__ = ["SITES", "draw_mimics"]
 
 SITES = ("aortic wall", "aortic valve", "mitral annulus", "lymph node", "pericardium", "stent", "lead")
-_MOST = 40
 _NODES = (
     (-46, 34, 48),
     (-32, 52, 36),
@@ -65,7 +64,7 @@ def draw_mimics(
             (8, -32, -28),
             (26, -36, -36),
         ]
-        points_moved = np.array(points, float) + rng.uniform(-3, 3, (len(points), 3))
+        points_moved = np.array(points, float) + rng.uniform(*p.lead_jitter, (len(points), 3))
         curve = smooth_curve(placement.to_scan(points_moved))
         found.append(Deposit("lead", 0, Tube(curve, rng.uniform(*p.lead_radius)), 2 * p.metal_density))
     return tuple(found)
@@ -80,13 +79,13 @@ def _aortic_wall(
         "descending_aorta": aorta_curve(anatomy, placement, "descending_aorta", -72, 72),
     }
     found: list[Deposit] = []
-    for _ in range(_MOST):
+    for _ in range(p.most_pieces):
         if volume < 5 and found:
             break
         if rng.random() < p.ostium_rate:
             arc = _at_ostium(p, curves["aorta"], rca, rng)
         else:
-            name = "aorta" if rng.random() < 0.35 else "descending_aorta"
+            name = "aorta" if rng.random() < p.ascending_rate else "descending_aorta"
             curve = curves[name]
             length = min(rng.uniform(*p.aortic_wall_length), max(volume, 20) / 12, 0.9 * curve.length)
             start = rng.uniform(0, curve.length - length)
@@ -100,7 +99,7 @@ def _aortic_wall(
                 radius=radius - 1,
                 thickness=rng.uniform(*p.aortic_wall_thickness),
                 middle=angle,
-                span=min(rng.uniform(3, 30), max(volume, 20) / 12) / radius,
+                span=min(rng.uniform(*p.aortic_wall_span), max(volume, 20) / 12) / radius,
             )
         found.append(Deposit("aortic wall", 0, arc, draw_density(p, rng)))
         volume -= arc.volume
@@ -131,7 +130,7 @@ def _at_ostium(p: PhantomParameters, curve: Curve, rca: Curve, rng: np.random.Ge
     """A small arc of the aortic wall whose middle is some mm from the right coronary artery's ostium."""
     nearest, angle, radius = _spoke(curve, rca.points[0])  # through the ostium, whatever the wall's own radius
     distance, way = rng.uniform(*p.ostium_distance), rng.uniform(0, math.pi)  # upwards: the curve ends below
-    length, span = rng.uniform(2, 4), rng.uniform(2, 4) / radius
+    length, span = rng.uniform(*p.ostium_length), rng.uniform(*p.ostium_span) / radius
     middle = nearest * curve.step + distance * math.sin(way)
     start = min(max(middle - length / 2, 0.0), curve.length - length)
     return Arc(
@@ -139,7 +138,7 @@ def _at_ostium(p: PhantomParameters, curve: Curve, rca: Curve, rng: np.random.Ge
         start=start,
         length=length,
         radius=radius - 0.5,
-        thickness=rng.uniform(0.8, 2.0),
+        thickness=rng.uniform(*p.ostium_thickness),
         middle=angle + distance * math.cos(way) / radius,
         span=span,
     )
@@ -148,17 +147,21 @@ def _at_ostium(p: PhantomParameters, curve: Curve, rca: Curve, rng: np.random.Ge
 def _aortic_valve(
     p: PhantomParameters, placement: Placement, anatomy: Anatomy, rng: np.random.Generator
 ) -> list[Deposit]:
-    volume = min(draw_volume(p, "aortic_valve", rng), 6000)
+    volume = min(draw_volume(p, "aortic_valve", rng), p.aortic_valve_most)
     found: list[Deposit] = []
-    for _ in range(_MOST):
-        z = rng.uniform(13, 23)
+    for _ in range(p.most_pieces):
+        z = rng.uniform(*p.aortic_valve_level)
         ellipse = anatomy.structures["aorta"].at(z)
         if ellipse is None or (volume < 5 and found):
             break
-        angle, part = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.85)
+        angle, part = rng.uniform(0, 2 * math.pi), rng.uniform(*p.aortic_valve_place)
         place = (ellipse.x + part * ellipse.a * math.cos(angle), ellipse.y + part * ellipse.b * math.sin(angle), z)
         size = min(rng.uniform(*p.aortic_valve_size), max(volume, 10) ** (1 / 3) * 0.6)
-        half = (size * rng.uniform(0.6, 1.3), size * rng.uniform(0.6, 1.3), size * rng.uniform(0.6, 1.0))
+        half = (
+            size * rng.uniform(*p.aortic_valve_width),
+            size * rng.uniform(*p.aortic_valve_width),
+            size * rng.uniform(*p.aortic_valve_height),
+        )
         found.append(_ball("aortic valve", placement, place, half, draw_density(p, rng)))
         volume -= found[-1].volume_mm3
     return found
@@ -173,7 +176,7 @@ def _mitral_annulus(p: PhantomParameters, lcx: Curve, placement: Placement, rng:
     curve = smooth_curve((part + inwards * rng.uniform(*p.mitral_annulus_distance))[::6])
     volume = draw_volume(p, "mitral_annulus", rng)
     found: list[Deposit] = []
-    for _ in range(_MOST):
+    for _ in range(p.most_pieces):
         if volume < 5 and found:
             break
         length = min(rng.uniform(*p.mitral_annulus_length), max(volume, 20) / 10, 0.9 * curve.length)
@@ -181,10 +184,10 @@ def _mitral_annulus(p: PhantomParameters, lcx: Curve, placement: Placement, rng:
             curve=curve,
             start=rng.uniform(0, curve.length - length),
             length=length,
-            radius=rng.uniform(0.3, 2.0),
+            radius=rng.uniform(*p.mitral_annulus_radius),
             thickness=rng.uniform(*p.mitral_annulus_thickness),
             middle=rng.uniform(0, 2 * math.pi),
-            span=math.radians(rng.uniform(120, 300)),
+            span=math.radians(rng.uniform(*p.mitral_annulus_arc)),
         )
         found.append(Deposit("mitral annulus", 0, arc, draw_density(p, rng)))
         volume -= arc.volume
@@ -193,10 +196,10 @@ def _mitral_annulus(p: PhantomParameters, lcx: Curve, placement: Placement, rng:
 
 def _lymph_nodes(p: PhantomParameters, placement: Placement, rng: np.random.Generator) -> list[Deposit]:
     found = []
-    for _ in range(1 + int(4 * rng.random())):
-        place = np.array(_NODES[int(len(_NODES) * rng.random())], float) + rng.uniform(-5, 5, 3)
+    for _ in range(1 + int(p.lymph_nodes * rng.random())):
+        place = np.array(_NODES[int(len(_NODES) * rng.random())], float) + rng.uniform(*p.lymph_node_jitter, 3)
         size = rng.uniform(*p.lymph_node_size)
-        half = (size * rng.uniform(0.7, 1.3), size, size * rng.uniform(0.7, 1.3))
+        half = (size * rng.uniform(*p.lymph_node_width), size, size * rng.uniform(*p.lymph_node_width))
         found.append(_ball("lymph node", placement, tuple(place), half, draw_density(p, rng)))
     return found
 
@@ -205,8 +208,9 @@ def _pericardium(
     p: PhantomParameters, placement: Placement, anatomy: Anatomy, rng: np.random.Generator
 ) -> list[Deposit]:
     found = []
-    for _ in range(1 + int(3 * rng.random())):
-        z, angle, span = rng.uniform(-30, 20), rng.uniform(0, 2 * math.pi), rng.uniform(0.2, 0.9)
+    for _ in range(1 + int(p.pericardium_cords * rng.random())):
+        z, angle = rng.uniform(*p.pericardium_level), rng.uniform(0, 2 * math.pi)
+        span = rng.uniform(*p.pericardium_arc)
         ellipse = anatomy.structures["heart"].at(z)
         if ellipse is None:
             continue
@@ -227,7 +231,7 @@ def _pericardium(
 def _stent(p: PhantomParameters, courses: Mapping[str, Curve], rng: np.random.Generator) -> Deposit:
     curve = courses[("LAD", "LCX", "RCA")[int(3 * rng.random())]]
     length = min(rng.uniform(*p.stent_length), 0.8 * curve.length)
-    start = rng.uniform(0, 0.6) * (curve.length - length)
+    start = rng.uniform(*p.stent_place) * (curve.length - length)
     radius = rng.uniform(*p.lumen_radius)
     arc = Arc(
         curve=curve, start=start, length=length, radius=radius, thickness=p.stent_thickness, middle=0, span=2 * math.pi

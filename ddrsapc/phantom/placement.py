@@ -127,14 +127,15 @@ def draw_placement(parameters: PhantomParameters, size: int, rng: np.random.Gene
     low, high = parameters.field_of_view
     field_mm = low if low == high else float(rng.triangular(low, parameters.usual_field_of_view, high))
     waves = []
-    for _ in range(3):
+    for _ in range(parameters.deformation_waves):
         amplitude = rng.uniform(*parameters.deformation)
         way, direction = rng.uniform(0, 2 * math.pi, 2)
-        number = 2 * math.pi / rng.uniform(90, 160)  # mm: a wave is longer than any vessel is wide
+        number = 2 * math.pi / rng.uniform(*parameters.deformation_length)
+        number_z = 2 * math.pi / rng.uniform(*parameters.deformation_length_z)
         waves.append(
             Wave(
                 (amplitude * math.cos(way), amplitude * math.sin(way)),
-                (number * math.cos(direction), number * math.sin(direction), 2 * math.pi / rng.uniform(80, 200)),
+                (number * math.cos(direction), number * math.sin(direction), number_z),
                 rng.uniform(0, 2 * math.pi),
             )
         )

@@ -69,7 +69,7 @@ def render_slice(draw: CaseDraw, z: int, *, clouds: Sequence[Cloud] | None = Non
         canvas.hu[part.box] += np.float32(parameters.calcium_slope) * part.density.astype(np.float32)
     hu = blurred(canvas.hu, acquisition, place.pixel_mm)
     if acquisition.streak_sd:
-        hu += streaks(hu, acquisition.streak_sd, rng)
+        hu += streaks(parameters, hu, acquisition.streak_sd, rng)
     kernel = noise_kernel(parameters, acquisition, place.pixel_mm)
     noise = noise_field(place.size, kernel, rng)
     noise *= _noise_level(place, acquisition.noise_sd, parameters)
@@ -101,7 +101,7 @@ def _add_lung_vessels(canvas: Canvas, draw: CaseDraw, scan_z: float) -> None:
     cells = min(max(round(place.size * place.pixel_mm / _LUNG_MM), 8), place.size)
     coarse = replace(place, size=cells, pixel_mm=place.pixel_mm * (place.size - 1) / (cells - 1))
     clouds, least = [], 0.0
-    for widest in _LUNG_WIDTHS:
+    for widest in (*_LUNG_WIDTHS, max(_LUNG_WIDTHS[-1], float(radius.max()))):
         chosen = (radius > least) & (radius <= widest)
         clouds.append(_lung_cloud(start[chosen], end[chosen], radius[chosen], widest, (scan_z, place.slice_mm / 2)))
         least = widest

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ddrsapc.ct.errors import needs_extra
 from ddrsapc.phantom.fields import enlarged
+from ddrsapc.phantom.parameters import PhantomParameters
 
 __all__ = ["streaks"]
 
@@ -18,7 +19,6 @@ CELLS = 48
 """Per side of the coarse image."""
 ANGLES = 60
 _BINS = 70
-_HARDENING = 1.1e-5  # HU per (HU pixel)^2 of what is denser than soft tissue
 
 
 @lru_cache(maxsize=1)
@@ -46,10 +46,13 @@ def _radon() -> tuple[tuple[Any, Any], tuple[float, ...]]:
     return (matrix, matrix.T.tocsr()), ramp
 
 
-def streaks(hu: NDArray[np.float32], sd: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def streaks(
+    parameters: PhantomParameters, hu: NDArray[np.float32], sd: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
     """What to add to a slice (H, W): dark bands between dense things, and streaks where few photons come through.
 
     Args:
+        parameters: of the case.
         hu: the slice before noise.
         sd: of the noise streaks, HU over the field.
         rng: of the noise streaks.
@@ -58,11 +61,12 @@ def streaks(hu: NDArray[np.float32], sd: float, rng: np.random.Generator) -> NDA
     size = len(hu)
     places = ((np.arange(CELLS) + 0.5) * size / CELLS).astype(np.int64)
     coarse = _coarse(hu, places)
-    both = np.stack([np.clip((coarse + 1000) / 1000, 0, 3).ravel(), np.maximum(coarse - 250, 0).ravel()], axis=1)
+    dense = np.maximum(coarse - parameters.beam_hardening_from, 0)
+    both = np.stack([np.clip((coarse + 1000) / 1000, 0, 3).ravel(), dense.ravel()], axis=1)
     path, hard = (forward @ both).T.reshape(2, ANGLES, _BINS)  # in cells of water, in HU cells
-    lost = -_HARDENING * hard * hard
+    lost = -parameters.beam_hardening * hard * hard
     # the noise of the logarithm grows with the path
-    noise = rng.standard_normal((ANGLES, _BINS)) * np.minimum(path * path / 500, 4.0)
+    noise = rng.standard_normal((ANGLES, _BINS)) * np.minimum(path * path / 500, parameters.streak_limit)
     # ramp's rows have a norm of about 0.29, and the angles add up like noise
     spread = 0.29 * math.pi / math.sqrt(ANGLES) * math.sqrt(float((noise * noise).mean()))
     sinogram = lost + noise * (sd / spread if spread > 0 else 0.0)

@@ -91,13 +91,13 @@ def test_noise_of_any_pixel_size_has_sd_1(pixel):
 def test_streaks_come_from_what_is_dense():
     y, x = np.mgrid[:192, :192] - 95.5
     body = np.where(np.hypot(x, y) < 80, 40, -1000).astype(np.float32)
-    quiet = streaks(body, 4.0, np.random.default_rng(0))
+    quiet = streaks(PARAMETERS, body, 4.0, np.random.default_rng(0))
     assert quiet.shape == body.shape
     assert quiet.dtype == np.float32
     assert 2 < quiet.std() < 8
-    assert np.abs(streaks(body, 0.0, np.random.default_rng(0))).max() < 1
+    assert np.abs(streaks(PARAMETERS, body, 0.0, np.random.default_rng(0))).max() < 1
     metal = body.copy()
     metal[88:104, 30:42] = metal[88:104, 150:162] = 2500
-    added = streaks(metal, 0.0, np.random.default_rng(0))
+    added = streaks(PARAMETERS, metal, 0.0, np.random.default_rng(0))
     assert added[92:100, 80:110].mean() < -3  # dark between the two
     assert added[20:60, 80:110].mean() > added[92:100, 80:110].mean() + 3

@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from ddrsapc.phantom import PhantomParameters, draw_case
+from ddrsapc.phantom import PhantomParameters, draw_case, make_case
 from ddrsapc.phantom.render import render_slice
 
 BAD = {
@@ -38,6 +38,57 @@ def test_fields_that_do_not_fit_each_other():
     with pytest.raises(ValueError, match="must sum to more than 1"):
         PhantomParameters(lad_rate=0.0, rca_rate=0.0)
     assert PhantomParameters(lad_rate=0.0, rca_rate=0.0, positive_rate=0.0).positive_rate == 0
+
+
+def test_waves_that_would_fold_the_image_are_refused():
+    assert PhantomParameters(deformation=(4, 4)).deformation == (4, 4)
+    for changed in ({"deformation_waves": 5}, {"deformation_length": (60, 160)}):
+        with pytest.raises(ValueError, match="deformation_waves x deformation x 2 pi / deformation_length must be"):
+            PhantomParameters(**changed)
+
+
+EVERYTHING = PhantomParameters(
+    slices=4, slice_mm=35.0, shift_z=(0, 0), scale=(1, 1), field_of_view=(300, 400), usual_field_of_view=350.0,
+    contrast_rate=1.0, stomach_gas_rate=1.0, oesophagus_air_rate=1.0, table_rate=1.0,
+    positive_rate=1.0, lm_rate=1.0, lad_rate=1.0, lcx_rate=1.0, rca_rate=1.0, aortic_wall_rate=1.0, ostium_rate=0.5,
+    aortic_valve_rate=1.0, mitral_annulus_rate=1.0, lymph_node_rate=1.0, pericardium_rate=1.0, stent_rate=1.0,
+    lead_rate=1.0, motion_rate=1.0, sharp_rate=1.0, streak_sd=(3, 6),
+)  # fmt: skip
+"""A small scan in which all is that can be: discs and stomach in the first slice, bronchi in the last."""
+OTHER = {
+    "shift_z": (5, 5),
+    "scale": (0.9, 0.9),
+    "usual_field_of_view": 380.0,
+    "field_of_view": (300, 380),
+    "noise_power": (1.0,) * 15,
+    "noise_frequencies": tuple(0.02 * i for i in range(15)),
+    "aortic_valve_most": 20.0,
+    "aortic_valve_size": (0.5, 0.5),
+    "pericardium_cords": 20,
+    "oesophagus_air_size": (1, 1),
+}
+
+
+def other(item):
+    """Another value of a field, one that tells."""
+    value = getattr(EVERYTHING, item.name)
+    by_kind = {"rate": lambda: 0.0, "count": lambda: 1, "hu": lambda: value + 60, "length": lambda: value / 2}
+    return OTHER.get(item.name) or by_kind.get(item.metadata["kind"], lambda: (value[1], value[1]))()
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return make_case(0, size=48, parameters=EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [item for item in fields(PhantomParameters) if not item.name.startswith("shifted_")],
+    ids=lambda item: item.name,
+)
+def test_every_field_is_in_the_image(item, everything):
+    case = make_case(0, size=48, parameters=replace(EVERYTHING, **{item.name: other(item)}))
+    assert not np.array_equal(case.hu, everything.hu)
 
 
 def test_the_shifted_split_differs_in_noise_field_kernel_and_contrast():

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from ddrsapc.phantom import PhantomParameters, draw_case, render
 from ddrsapc.phantom.deposition import deposited
 from ddrsapc.phantom.placement import Placement
 from ddrsapc.phantom.render import _lung_cloud
@@ -26,3 +27,11 @@ def test_a_wide_vessel_of_the_lung_is_full_and_without_stripes():
     along = [whole[round(32 + 8 * t), round(32 + 30 * t)] for t in np.linspace(-0.4, 0.2, 13)]
     assert min(along) > 0.5, along  # grain, which interpolation and the point spread take away
     assert np.mean(along) == pytest.approx(1, abs=0.12)
+
+
+def test_no_vessel_of_the_lung_is_too_wide_to_be_there(monkeypatch):
+    wide = draw_case(0, size=64, parameters=PhantomParameters(lung_vessel_width=(2, 2)))
+    cloud, radii = render._lung_cloud, []
+    monkeypatch.setattr(render, "_lung_cloud", lambda *arguments: radii.extend(arguments[2]) or cloud(*arguments))
+    render.render_slice(wide, 20)
+    assert max(radii) > 8
