@@ -55,7 +55,7 @@ INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
 class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
-    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "front"]
+    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "whole"]
     """Of its data, see `data`."""
     steps: int
     batch_size: int
@@ -69,13 +69,12 @@ class Stage:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
         chests: dict[str, Any] = {"contrast": self.contrast}
-        if self.name in {"abdomens", "whole", "front"}:
+        if self.name in {"abdomens", "whole"}:
             chests["noise_sd"] = QUIET
         low = slices(SIDE, n, seed, (160.0, 300.0))
         whole, full = slices(SIDE, n, seed, (200.0, 400.0), **chests), slices(FULL, n, seed, (160.0, 500.0), **chests)
         whole_below, full_below = abdomens(SIDE, n, seed, (250.0, 550.0)), abdomens(FULL, n, seed, (300.0, 550.0))
-        few, many, front = Bones(part=0.4), Bones(part=0.6, ribs=True), Bones(part=0.6, ribs=True, front=True)
-        chest = Decoys(full, bones=few)
+        few, many = Bones(part=0.4), Bones(part=0.6, ribs=True)
         datasets: dict[str, Dataset[Sample]] = {
             "courses": Courses(low),
             "low": low,
@@ -87,8 +86,9 @@ class Stage:
                 WholeAndCropped(Decoys(whole_below, bones=many), Decoys(full_below, bones=many)),
                 every=3,
             ),
-            "whole": Varied(WithAbdomens(chest, Decoys(full_below, bones=many, vessels=True), every=3), seed),
-            "front": Varied(WithAbdomens(chest, Decoys(full_below, bones=front, vessels=True), every=3), seed),
+            "whole": Varied(
+                WithAbdomens(Decoys(full, bones=few), Decoys(full_below, bones=many, vessels=True), every=3), seed
+            ),
         }
         return datasets[self.name]
 
@@ -110,7 +110,6 @@ WIDENED: tuple[Stage, ...] = (
 FINISH: tuple[Stage, ...] = (
     Stage(name="abdomens", steps=1100, batch_size=8, lr=5e-4, contrast=0.3, bn_batches=32),
     Stage(name="whole", steps=600, batch_size=4, lr=2e-4, contrast=0.3, bn_batches=32),
-    Stage(name="front", steps=120, batch_size=4, lr=1e-4, contrast=0.3, bn_batches=32),
 )
 """After either of them."""
 

@@ -47,8 +47,6 @@ class Bones:
     ribs: bool = False
     """Most lie along the wall, their shells are uneven and their marrow is grained; else a third lies in the front
     wall, as a breastbone's tip does."""
-    front: bool = False
-    """Of the ribs, those along the wall lie towards the front, where the breastbone ends in many shapes."""
 
 
 def in_wall(draw: CaseDraw, z: float, angle: float, depth: float) -> tuple[int, int, float]:
@@ -101,13 +99,12 @@ def with_decoys(
     if vessels:
         add_vessels(hu, free, step, mm, rng)
     rows, columns = np.nonzero(free)
-    ribs, front = bones is not None and bones.ribs, bones is not None and bones.front
+    ribs = bones is not None and bones.ribs
     for i in range(rng.integers(0, 19 if ribs else 9) if len(rows) else 0):
         place = rng.integers(len(rows))
         row, column, direction = step * rows[place], step * columns[place], None
         if ribs and i % 3 < 2:
-            around_body = rng.triangular(-np.pi, -np.pi / 2, 0) if front else rng.uniform(-np.pi, np.pi)
-            row, column, direction = in_wall(draw, z, around_body, rng.uniform(0, 14))
+            row, column, direction = in_wall(draw, z, rng.uniform(-np.pi, np.pi), rng.uniform(0, 14))
         elif bones is not None and not ribs and i % 3 == 0:
             row, column, _ = in_wall(draw, z, rng.triangular(-np.pi, -np.pi / 2, 0), rng.uniform(0, 14))
         if not (0 <= row < len(hu) and 0 <= column < len(hu)) or near[row // step, column // step]:
