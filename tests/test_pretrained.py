@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from ddrsapc.training import BatchPreparation, evaluate
 
 NAMES = list_pretrained()
 SLICES = 6  # the first of the hundred that the manifest's figures are of
-OF_SLICES = {"ddr_sapc_u.cac_phantom": 0.695, "ddr_sapc_u_s.cac_phantom": 0.379}
+OF_SLICES = {"ddr_sapc_u.cac_phantom": 0.706, "ddr_sapc_u_s.cac_phantom": 0.188}
 """Foreground mean IoU of these, as it was when the hundred's was measured."""
 DEFAULT = "ddr_sapc_u.cac_phantom"
 
@@ -71,9 +72,24 @@ def test_the_manifests_figures_are_the_results(root, name):
             **{f"IoU {spec.classes[c]}": (slices["iou"][c], slices["count"]) for c in (1, 2, 3)},
             "lesion sensitivity": (lesions["sensitivity"], lesions["scans"]),
             "false lesions per scan": (lesions["false_per_scan"], lesions["scans"]),
+            "Agatston ICC(2,1)": (part["scans"]["agatston"]["icc"], part["scans"]["count"]),
         }
         value, n = figures[metric.name]
         assert (metric.value, metric.n, metric.seed) == (round(value, 4), n, result["evaluation"]["seed"]), metric
+
+
+@pytest.mark.xfail(reason="0.594: the stage that made it find calcium in a real heart took 0.05", strict=True)
+def test_the_default_is_as_good_as_was_asked_for(root):
+    """Foreground mean IoU of at least 0.60 on the phantom's test."""
+    slices = result_of(root, DEFAULT)["test"]["slices"]
+    assert slices["count"] >= 100
+    assert slices["foreground_mean_iou"] >= 0.60
+
+
+@pytest.mark.parametrize("kind", ["", ".real_scans", ".implants"])
+@pytest.mark.parametrize("name", NAMES)
+def test_results_are_of_a_commit(root, name, kind):
+    assert re.fullmatch("[0-9a-f]{40}", result_of(root, name, kind)["commit"])
 
 
 def test_the_tables_figures_are_the_results(root):
@@ -99,6 +115,23 @@ def test_the_real_scans_figures_are_the_results(root):
         assert result["weights"] == f"weights/{load_manifest()[name].filename}"
         pulmonary, aorta, abdomen, vertebra = (f"{scan['false_mm3']:.0f}" for scan in result["scans"])
         assert column == (f"{pulmonary} and {aorta} mm3", f"{abdomen} mm3", f"{vertebra} mm3")
+
+
+def test_the_implants_figures_are_the_results(root):
+    shown = {}
+    for name, contrast, *cells in table_in(root, "weights.md", "| weights | contrast |"):
+        shown[name, contrast] = cells
+    for name in NAMES:
+        for scan in result_of(root, name, ".implants")["scans"]:
+            cells = shown.pop((name, "kept" if scan["contrast"] else "taken away"))
+            called, lad = scan["LM and LAD called LAD"]
+            assert cells == [
+                f"{scan['found']} of {scan['on arteries']}",
+                f"{scan['called by their vessel']}",
+                f"{called} of {lad}",
+                f"{scan['elsewhere, called coronary']} of {scan['elsewhere']}",
+            ]
+    assert not shown
 
 
 def test_they_load_without_a_network(root, tmp_path):
@@ -146,3 +179,17 @@ def test_false_calcium_in_real_scans(example, test_data, name):
     found, volume, labels = scans.evaluate(ddrsapc.optimize_for_inference(ddrsapc.create_model(DEFAULT)), scan)
     assert labels.shape == volume.hu.shape
     assert found.false_mm3 <= scan.limit_mm3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_calcium_on_the_arteries_of_a_real_heart_is_found(example, test_data, root, name):
+    pytest.importorskip("SimpleITK")
+    implants = example("implants")
+    plain = result_of(root, name, ".implants")["scans"][0]
+    model = ddrsapc.optimize_for_inference(ddrsapc.create_model(name))
+    found, _ = implants.evaluate(model, implants.read_heart(test_data), contrast=False)
+    assert found["on arteries"] == plain["on arteries"]
+    for count in ("found", "called by their vessel", "elsewhere, called coronary"):
+        assert abs(found[count] - plain[count]) <= 1  # rounding moves some pixels of a few hundred
+    assert found["called by their vessel"] > found["on arteries"] / 2
