@@ -11,10 +11,7 @@ implants.json and a picture. The scan is looked for in $DDRSAPC_TEST_DATA.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +23,11 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from provenance import commit, hardware
+from provenance import made_by
+from real_scans import command_line, heart_mask
 from scipy.ndimage import binary_dilation, gaussian_filter, label, zoom  # type: ignore[import-untyped]
 
 import ddrsapc
-from ddrsapc.hub import WeightsError
 from ddrsapc.inference import CALCIUM_HU
 from ddrsapc.models import SegmentationModel
 from ddrsapc.phantom.frame import COURSES
@@ -73,9 +70,8 @@ def read_heart(folder: Path) -> RealHeart:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"no {path}; set DDRSAPC_TEST_DATA to the folder of test data")
-    scan, mask = (sitk.ReadImage(str(path)) for path in paths)
-    mask = sitk.Resample(mask, scan, sitk.Transform(), sitk.sitkNearestNeighbor)
-    hu, heart = sitk.GetArrayFromImage(scan).astype(float), sitk.GetArrayFromImage(mask) > 0
+    scan = sitk.ReadImage(str(paths[0]))
+    hu, heart = sitk.GetArrayFromImage(scan).astype(float), heart_mask(paths[1], scan)
     bright, _ = label(hu > 200)
     names, counts = np.unique(bright[heart & (bright > 0)], return_counts=True)
     blood = np.isin(bright, names[counts > 1000])  # chambers, and the vessels that begin there
@@ -175,30 +171,19 @@ def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str
     for i, tile in enumerate(tiles):
         canvas.paste(tile, (i % across * width, i // across * height))
     canvas.save(output / "implants.png")
-    about: dict[str, Any] = {"model": name, "weights": None if weights is None else str(weights), "scans": summaries}
-    about |= {
-        "hardware": hardware(torch.device("cpu")),
-        "commit": commit(),
-        "command": shlex.join(["python", *sys.argv]),
+    about = {
+        "model": name,
+        "weights": None if weights is None else str(weights),
+        "scans": summaries,
+        **made_by(torch.device("cpu")),
     }
     (output / "implants.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return about
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and run; one line on stderr and 2 for input that cannot be used."""
-    shared = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for implants.json and the picture")
-    parser.add_argument("--model", default="ddr_sapc_u", help="name of weights (%(default)s)")
-    parser.add_argument("--weights", type=Path, help="a safetensors file of weights for the model")
-    args = parser.parse_args(argv)
-    try:
-        run(args.output, args.model, args.weights, Path(os.environ.get("DDRSAPC_TEST_DATA", shared)))
-    except (WeightsError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Run by the command line."""
+    return command_line(run, __doc__, argv)
 
 
 if __name__ == "__main__":

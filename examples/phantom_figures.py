@@ -9,7 +9,6 @@ labels, what a threshold finds, speed. Needs the extras: pip install "ddrsapc[ph
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from phantom_measures import (
     tissue_peaks,
     volumes,
 )
-from provenance import commit, hardware
+from provenance import made_by
 
 from ddrsapc.ct import read_volume
 from ddrsapc.phantom import PhantomParameters, draw_case
@@ -132,14 +131,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         insert = read_volume(arguments.real / "qrm_cci_canon/qrm_insert_crop.nii.gz").hu[INSERT].astype(float)
         corners = np.concatenate([insert[:, :48, :48], insert[:, -48:, -48:]])
         edges = np.arange(0.05, 0.8, 0.05)
-        ours, theirs = (radial_spectrum(patches, 0.488, edges) for patches in (simulated_insert(), corners))
+        both = corners, simulated_insert()
+        theirs, ours = (radial_spectrum(patches, 0.488, edges) for patches in both)
         figures["noise of the insert"] = {
-            "sd_hu": [round(float(patches.std((1, 2)).mean()), 1) for patches in (corners, simulated_insert())],
+            "sd_hu": [round(float(patches.std((1, 2)).mean()), 1) for patches in both],
             "spectrum_total_variation": round(0.5 * float(np.abs(ours - theirs).sum()), 3),
-            "autocorrelation": [autocorrelation(patches) for patches in (corners, simulated_insert())],
+            "autocorrelation": [autocorrelation(patches) for patches in both],
         }
-    about = {"hardware": hardware(torch.device("cpu")), "commit": commit()}
-    figures |= {**about, "command": shlex.join(["python", *sys.argv])}
+    figures |= made_by(torch.device("cpu"))
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw_page(real, arguments.out / "phantom.jpg")
     (arguments.out / "phantom.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

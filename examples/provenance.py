@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +33,8 @@ def commit() -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() or None
+
+
+def made_by(device: torch.device) -> dict[str, Any]:
+    """Hardware, commit and command."""
+    return {"hardware": hardware(device), "commit": commit(), "command": shlex.join(["python", *sys.argv])}

@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from provenance import commit, hardware
+from provenance import made_by
 from pydicom.data import get_testdata_file
 
 import ddrsapc
@@ -75,15 +74,19 @@ def real_scans(folder: Path) -> list[RealScan]:
     ]
 
 
+def heart_mask(path: Path, scan: sitk.Image) -> NDArray[np.bool_]:
+    """A mask file in a scan's geometry, (Z, H, W)."""
+    mask = sitk.Resample(sitk.ReadImage(str(path)), scan, sitk.Transform(), sitk.sitkNearestNeighbor)
+    return sitk.GetArrayFromImage(mask) > 0
+
+
 def evaluate(model: SegmentationModel, scan: RealScan) -> tuple[Found, Volume, NDArray[np.uint8]]:
     """What the network finds in a scan, the scan and its labels (Z, H, W)."""
     volume = read_volume(scan.path)
     labels = predict(model, volume)
     outside = labels > 0
     if scan.heart is not None:
-        mask = sitk.Resample(sitk.ReadImage(str(scan.heart)), sitk.ReadImage(str(scan.path)), sitk.Transform(),
-                             sitk.sitkNearestNeighbor)  # fmt: skip
-        outside &= sitk.GetArrayFromImage(mask) == 0
+        outside &= ~heart_mask(scan.heart, sitk.ReadImage(str(scan.path)))
     spacing = volume.spacing or (1.0, 1.0, 1.0)
     voxel = float(np.prod(spacing))
     vessels = {name: float((labels == label).sum()) * voxel for label, name in VESSELS.items()}
@@ -133,19 +136,24 @@ def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str
         "model": name,
         "weights": None if weights is None else str(weights),
         "scans": rows,
-        "hardware": hardware(torch.device("cpu")),
-        "commit": commit(),
-        "command": shlex.join(["python", *sys.argv]),
+        **made_by(torch.device("cpu")),
     }
     (output / "real_scans.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and run; one line on stderr and 2 for input that cannot be used."""
+    """Run by the command line."""
+    return command_line(run, __doc__, argv)
+
+
+def command_line(
+    run: Callable[[Path, str, Path | None, Path], object], about: str | None, argv: Sequence[str] | None
+) -> int:
+    """Parse output, model and weights, and run; one line on stderr and 2 for input that cannot be used."""
     shared = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for real_scans.json and the pictures")
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the JSON and the pictures")
     parser.add_argument("--model", default="ddr_sapc_u", help="name of weights (%(default)s)")
     parser.add_argument("--weights", type=Path, help="a safetensors file of weights for the model")
     args = parser.parse_args(argv)
