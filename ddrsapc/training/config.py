@@ -42,6 +42,7 @@ class TrainConfig:
     aux_weight: float = _field(0.4, "weight of the auxiliary head's loss")
     ema_decay: float | None = _field(None, "evaluate and keep an average of the weights, decaying so per step (0.999)")
     bn_batches: int = _field(0, "re-estimate batch norm on so many training batches before evaluating")
+    freeze_bn: bool = _field(False, "leave batch norm's statistics as they are; to fine-tune on few images")
     sync_bn: bool = _field(False, "batch statistics over all GPUs")
     drop_last: bool = _field(True, "leave out the images that do not fill an epoch's last batch")
     seed: int = _field(0, "of order, augmentation and dropout")
@@ -68,6 +69,9 @@ class TrainConfig:
         self._check("momentum", 0 <= self.momentum < 1, "in [0, 1)")
         self._check("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive")
         self._check("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "between 0 and 1")
+        self._check(
+            "freeze_bn", not (self.freeze_bn and (self.bn_batches or self.sync_bn)), "off with bn_batches or sync_bn"
+        )
         steps = self.checkpoint_steps
         self._check(
             "checkpoint_steps", steps is None or (isinstance(steps, int) and steps >= 1), "an integer of at least 1"

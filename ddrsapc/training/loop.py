@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -135,6 +136,7 @@ def train_one_epoch(
     autocast: torch.dtype | None = None,
     accumulate: int = 1,
     clip_norm: float | None = None,
+    freeze_bn: bool = False,
     ema: AveragedModel | None = None,
     stats: TrainStats | None = None,
     on_step: Callable[[TrainStats], None] | None = None,
@@ -152,6 +154,7 @@ def train_one_epoch(
         autocast: dtype of autocast; None: float32 throughout.
         accumulate: batches whose gradients are averaged for a step.
         clip_norm: largest norm of the gradient.
+        freeze_bn: batch norm normalizes by its running statistics, which stay as they are.
         ema: average of the weights, updated with every step.
         stats: statistics of the epoch's beginning, to go on from.
         on_step: called after every optimizer step.
@@ -170,6 +173,10 @@ def train_one_epoch(
     total = len(loader)
     names: list[str] = []
     model.train()
+    if freeze_bn:
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
     optimizer.zero_grad(set_to_none=True)
     clock = time.perf_counter()
     for index, batch in enumerate(loader):

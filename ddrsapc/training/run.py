@@ -145,6 +145,7 @@ class Run:
                 autocast=self.autocast,
                 accumulate=self.config.accumulate,
                 clip_norm=self.config.clip_norm,
+                freeze_bn=self.config.freeze_bn,
                 ema=self.ema,
                 stats=self.stats,
                 on_step=self._after_step,

@@ -70,9 +70,9 @@ def test_every_field_of_the_recipe_is_an_option(command, folder, tmp_path):
     recipe = [
         "--accumulate", "2", "--optimizer", "adamw", "--lr", "0.001", "--momentum", "0.8", "--weight-decay", "0.1",
         "--schedule", "cosine", "--warmup-steps", "1", "--clip-norm", "1", "--aux-weight", "0.3", "--ema-decay", "0.9",
-        "--bn-batches", "1", "--no-sync-bn", "--no-drop-last", "--seed", "7", "--amp", "bfloat16", "--channels-last",
-        "--deterministic", "--workers", "0", "--checkpoint-steps", "1", "--keep", "1", "--batch-size", "2",
-        "--backbone-lr-scale", "0.5",
+        "--bn-batches", "1", "--no-freeze-bn", "--no-sync-bn", "--no-drop-last", "--seed", "7", "--amp", "bfloat16",
+        "--channels-last", "--deterministic", "--workers", "0", "--checkpoint-steps", "1", "--keep", "1",
+        "--batch-size", "2", "--backbone-lr-scale", "0.5",
     ]  # fmt: skip
     options = [*SMALL, *recipe, "--aux-head", "--augment", "--crop", "32", "--loss", "ohem+dice"]
     assert command("train", folder, "-o", tmp_path / "run", *options)[0] == 0
@@ -80,9 +80,9 @@ def test_every_field_of_the_recipe_is_an_option(command, folder, tmp_path):
     assert about["config"] == {
         "accumulate": 2, "amp": "bfloat16", "aux_weight": 0.3, "backbone_lr_scale": 0.5, "batch_size": 2,
         "bn_batches": 1, "channels_last": True, "checkpoint_steps": 1, "clip_norm": 1.0, "compile": False,
-        "deterministic": True, "drop_last": False, "ema_decay": 0.9, "epochs": 1, "keep": 1, "lr": 0.001,
-        "momentum": 0.8, "optimizer": "adamw", "schedule": "cosine", "seed": 7, "sync_bn": False, "warmup_steps": 1,
-        "weight_decay": 0.1, "workers": 0,
+        "deterministic": True, "drop_last": False, "ema_decay": 0.9, "epochs": 1, "freeze_bn": False, "keep": 1,
+        "lr": 0.001, "momentum": 0.8, "optimizer": "adamw", "schedule": "cosine", "seed": 7, "sync_bn": False,
+        "warmup_steps": 1, "weight_decay": 0.1, "workers": 0,
     }  # fmt: skip
     assert about["config"].keys() == {field.name for field in fields(TrainConfig)}
     assert "crop=32" in about["augmentation"]

@@ -47,6 +47,12 @@ def test_bad_values_are_named(field, value):
         TrainConfig(**{field: value})
 
 
+@pytest.mark.parametrize("other", [{"bn_batches": 1}, {"sync_bn": True}])
+def test_frozen_batch_norm_is_not_estimated(other):
+    with pytest.raises(ValueError, match="freeze_bn must be off with bn_batches or sync_bn"):
+        TrainConfig(freeze_bn=True, **other)
+
+
 def test_differences_leave_out_what_does_not_change_the_result():
     config = TrainConfig()
     assert config.differences(asdict(config)) == []

@@ -343,6 +343,19 @@ def test_batch_norm_is_estimated_again(tmp_path, train_data, val_data):
     assert norm.momentum == 0.1
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_batch_norm_can_be_left_as_it_is(frozen, tmp_path, train_data, val_data):
+    network = small_network()
+    norms = {name: m for name, m in network.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    before = {name: (m.running_mean.clone(), m.running_var.clone(), m.weight.clone()) for name, m in norms.items()}
+    config = replace(CONFIG, epochs=2, freeze_bn=frozen)
+    fit(network, train_data, val_data, tmp_path, config=config, device="cpu")
+    for name, norm in norms.items():
+        mean, variance, weight = before[name]
+        assert (torch.equal(norm.running_mean, mean) and torch.equal(norm.running_var, variance)) == frozen
+        assert not torch.equal(norm.weight, weight)
+
+
 def test_deterministic_algorithms_are_switched_back(tmp_path, train_data, val_data):
     seen = []
 

@@ -40,7 +40,7 @@ def test_reaches_foreground_iou_of_four_fifths(folder, tmp_path):
     torch.manual_seed(0)
     model = ddrsapc.create_model("ddr_sapc_u_s", pretrained=True)
     config = TrainConfig(
-        epochs=2, batch_size=4, optimizer="adamw", lr=2e-3, schedule="cosine", warmup_steps=10, bn_batches=3
+        epochs=2, batch_size=4, optimizer="adamw", lr=5e-3, schedule="cosine", warmup_steps=10, freeze_bn=True
     )
     augmentation = Augmentation(shift=0.05, rotation=10, scale=(0.95, 1.05), noise=5, gain=0, offset=5)
     result = fit(
