@@ -2,11 +2,13 @@
 
     python examples/pretrain.py ddr_sapc_u_s outputs/small
     python examples/pretrain.py ddr_sapc_u outputs/large --widen outputs/small/last.safetensors
-    python examples/pretrain.py ddr_sapc_u outputs/final --finish outputs/large/last.safetensors
+    python examples/pretrain.py ddr_sapc_u outputs/finished --finish outputs/large/last.safetensors
+    python examples/pretrain.py ddr_sapc_u outputs/final --refine outputs/finished/last.safetensors
 
 Calcium fills a few pixels in a hundred thousand, too few to learn the places of the arteries from: first these are
 labelled themselves. Then calcium, in whole slices of low resolution, with crops of full resolution among them, with
-bright spots that are none, in whole slices of full resolution; to finish, upper abdomens and more bones among them.
+bright spots that are none, in whole slices of full resolution; to finish, upper abdomens and more bones among them; to
+refine, more contrast and more calcium of aorta, aortic valve and mitral annulus.
 Every image is another case. Killed, the same command goes on from its last checkpoint.
 """
 
@@ -26,6 +28,7 @@ from pretrain_data import (
     FULL,
     QUIET,
     SIDE,
+    SPARED,
     Bones,
     Courses,
     Decoys,
@@ -55,7 +58,7 @@ INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
 class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
-    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "whole"]
+    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined"]
     """Of its data, see `data`."""
     steps: int
     batch_size: int
@@ -68,13 +71,16 @@ class Stage:
     def data(self, seed: int) -> Dataset[Sample]:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
-        chests: dict[str, Any] = {"contrast": self.contrast}
-        if self.name in {"abdomens", "whole"}:
+        chests: dict[str, Any] = {"contrast_rate": self.contrast}
+        if self.name in {"abdomens", "whole", "refined"}:
             chests["noise_sd"] = QUIET
+        if self.name == "refined":
+            chests |= SPARED
         low = slices(SIDE, n, seed, (160.0, 300.0))
         whole, full = slices(SIDE, n, seed, (200.0, 400.0), **chests), slices(FULL, n, seed, (160.0, 500.0), **chests)
         whole_below, full_below = abdomens(SIDE, n, seed, (250.0, 550.0)), abdomens(FULL, n, seed, (300.0, 550.0))
         few, many = Bones(part=0.4), Bones(part=0.6, ribs=True)
+        everything = WithAbdomens(Decoys(full, bones=few), Decoys(full_below, bones=many, vessels=True), every=3)
         datasets: dict[str, Dataset[Sample]] = {
             "courses": Courses(low),
             "low": low,
@@ -86,9 +92,8 @@ class Stage:
                 WholeAndCropped(Decoys(whole_below, bones=many), Decoys(full_below, bones=many)),
                 every=3,
             ),
-            "whole": Varied(
-                WithAbdomens(Decoys(full, bones=few), Decoys(full_below, bones=many, vessels=True), every=3), seed
-            ),
+            "whole": Varied(everything, seed),
+            "refined": Varied(everything, seed, part=0.6),
         }
         return datasets[self.name]
 
@@ -112,6 +117,8 @@ FINISH: tuple[Stage, ...] = (
     Stage(name="whole", steps=600, batch_size=4, lr=2e-4, contrast=0.3, bn_batches=32),
 )
 """After either of them."""
+REFINE: tuple[Stage, ...] = (Stage(name="refined", steps=900, batch_size=4, lr=4e-4, contrast=0.5, bn_batches=32),)
+"""After that."""
 
 
 def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 0.02) -> None:
@@ -195,9 +202,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--widen", type=Path, metavar="WEIGHTS", help="begin with those of a network half as wide")
     begin.add_argument("--finish", type=Path, metavar="WEIGHTS", help="go on from the network's own: abdomens, bones")
+    begin.add_argument("--refine", type=Path, metavar="WEIGHTS", help="go on from finished ones: contrast, valves")
     args = parser.parse_args(argv)
     try:
-        run(args.model, args.output, width=args.width, small=args.widen, trained=args.finish, amp=args.amp)
+        run(
+            args.model,
+            args.output,
+            width=args.width,
+            small=args.widen,
+            trained=args.finish,
+            finished=args.refine,
+            amp=args.amp,
+        )
     except (CheckpointError, WeightsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -211,9 +227,10 @@ def run(
     width: int | None = None,
     small: Path | None = None,
     trained: Path | None = None,
+    finished: Path | None = None,
     amp: Amp = "none",
 ) -> None:
-    """Train a network from scratch, with a small one's weights to begin with, or on from its own."""
+    """Train a network from scratch, with a small one's weights to begin with, or on from its own, finished or not."""
     torch.manual_seed(0)
     options: dict[str, Any] = {} if width is None else {"width": width}
     model = ddrsapc.create_model(name, num_classes=4, **options)
@@ -224,7 +241,10 @@ def run(
         stages, first_seed = WIDENED, len(FROM_SCRATCH)
     if trained is not None:
         load_weights(model, trained)
-        stages, first_seed = FINISH, len(FROM_SCRATCH) + len(WIDENED)
+        stages, first_seed = FINISH, len(FROM_SCRATCH + WIDENED)
+    if finished is not None:
+        load_weights(model, finished)
+        stages, first_seed = REFINE, len(FROM_SCRATCH + WIDENED + FINISH)
     val = PhantomDataset("val", FULL, VALIDATED, seed=0)
     for seed, stage in enumerate(stages, first_seed):
         folder = output / f"{seed}_{stage.name}"

@@ -23,6 +23,8 @@ FULL = 512  # pixels per side of a slice
 SIDE = 256  # of crops, and of slices of low resolution
 REACH = 8.0  # mm
 QUIET = (4.0, 25.0)  # HU, noise of scans that are no calcium scoring scans among them
+SPARED = {"aortic_wall_rate": 0.7, "ascending_rate": 0.5, "aortic_valve_rate": 0.4, "mitral_annulus_rate": 0.4}
+"""More calcium that is not coronary than in the phantom's own test."""
 CHANGES: dict[str, Any] = {"shift": 0, "scale": (1, 1), "rotation": 0}  # none of these: labels keep their pixels
 CROP = Augmentation(**CHANGES, noise=0, gain=0, offset=0, crop=SIDE, calcium_crops=0.7)
 
@@ -234,18 +236,19 @@ def varied(image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tens
 
 
 class Varied(Dataset[Sample]):
-    """Slices of other shapes of bodies, see `varied`."""
+    """Slices of which a part shows other shapes of bodies, see `varied`; the rest are as they are."""
 
-    def __init__(self, plain: WithAbdomens, seed: int) -> None:
-        self.plain, self.seed = plain, seed
-        self.fingerprint = f"varied {seed} {plain.fingerprint}"
+    def __init__(self, plain: WithAbdomens, seed: int, *, part: float = 1.0) -> None:
+        self.plain, self.seed, self.part = plain, seed, part
+        self.fingerprint = f"varied {part} {seed} {plain.fingerprint}"
 
     def __len__(self) -> int:
         return len(self.plain)
 
     def __getitem__(self, index: int) -> Sample:
         image, label, name = self.plain[index]
-        return Sample(*varied(image, label, np.random.default_rng((self.seed, index, 1))), name)
+        rng = np.random.default_rng((self.seed, index, 1))
+        return Sample(image, label, name) if rng.random() >= self.part else Sample(*varied(image, label, rng), name)
 
 
 def abdomens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
@@ -262,17 +265,9 @@ def abdomens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -
     return PhantomDataset("train", size, n, seed, parameters=parameters)
 
 
-def slices(
-    size: int,
-    n: int,
-    seed: int,
-    field_of_view: tuple[float, float],
-    *,
-    contrast: float = 0.2,
-    noise_sd: tuple[float, float] = PhantomParameters().noise_sd,
-) -> PhantomDataset:
-    """Training slices, more of them with contrast than in the phantom's own test."""
-    parameters = PhantomParameters(field_of_view=field_of_view, contrast_rate=contrast, noise_sd=noise_sd)
+def slices(size: int, n: int, seed: int, field_of_view: tuple[float, float], **changes: Any) -> PhantomDataset:
+    """Training slices, more of them with contrast than in the phantom's own test, and with what else is changed."""
+    parameters = PhantomParameters(**{"field_of_view": field_of_view, "contrast_rate": 0.2, **changes})
     return PhantomDataset("train", size, n, seed, parameters=parameters)
 
 

@@ -174,8 +174,8 @@ def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "whole")
-    stages = [pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names]
+    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined")
+    stages = tuple(pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names)
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0
     folders = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
@@ -190,6 +190,10 @@ def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path
     assert pretrain.main(command) == 0
     capsys.readouterr()
     assert (tmp_path / "more" / "last.safetensors").read_bytes() != written
+    monkeypatch.setattr(pretrain, "REFINE", stages[-1:])
+    command[1:3] = [str(tmp_path / "refined"), "--refine"]
+    assert pretrain.main(command) == 0
+    assert load_trained(tmp_path / "refined" / "last.safetensors").input_config == pretrain.INPUT
     command[0] = "unet"
     assert pretrain.main(command) == 2
     assert "last.safetensors" in capsys.readouterr().err
@@ -223,10 +227,22 @@ def test_other_shapes_of_bodies_keep_their_calcium(pretrain_data):
     assert not pretrain_data.varied(image, torch.zeros_like(label), np.random.default_rng(0))[1].any()
 
 
-def test_the_last_stage_shows_other_shapes(pretrain, pretrain_data):
-    data = pretrain.FINISH[-1].data(0)
-    item, plain = data[1], data.plain[1]
-    expected = pretrain_data.varied(plain.image, plain.label, np.random.default_rng((0, 1, 1)))
-    assert item.image.equal(expected[0])
-    assert item.label.equal(expected[1])
-    assert item.name == plain.name
+def test_the_last_stages_show_other_shapes(pretrain):
+    def changed(stage, indices):
+        data = stage.data(0)
+        assert all(data[i].image.equal(data[i].image) and data[i].name == data.plain[i].name for i in indices[:2])
+        return [not data[i].image.equal(data.plain[i].image) for i in indices]
+
+    (whole,), (refined,) = pretrain.FINISH[-1:], pretrain.REFINE
+    assert 0.6 < np.mean(changed(whole, range(1, 21))) <= 1
+    assert 0.2 < np.mean(changed(refined, range(1, 21))) < 0.8
+
+
+def test_refining_shows_more_contrast_and_more_calcium_that_is_not_coronary(pretrain):
+    finished, refined = (
+        stage.data(0).plain.chests.plain.parameters for stage in (pretrain.FINISH[-1], *pretrain.REFINE)
+    )
+    for name in ("contrast_rate", "aortic_wall_rate", "ascending_rate", "aortic_valve_rate", "mitral_annulus_rate"):
+        assert getattr(refined, name) > getattr(finished, name)
+    others = {field: getattr(refined, field) for field in ("field_of_view", "noise_sd", "lad_rate")}
+    assert others == {field: getattr(finished, field) for field in others}
