@@ -83,3 +83,66 @@ def test_no_real_scans_where_they_are_looked_for(figures, measures, tmp_path, mo
     (line,) = capsys.readouterr().err.splitlines()
     assert "nowhere" in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def committed(root):
+    """What `examples/phantom_figures.py --all` wrote when it was run last."""
+    return json.loads((root / "docs/results/phantom/phantom.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def page(root):
+    return " ".join((root / "docs/phantom.md").read_text(encoding="utf-8").split())
+
+
+def test_the_page_has_the_figures_of_cylinders_and_volumes(committed, page):
+    for name, cylinder in committed["calibration"].items():
+        mm, density = {"L": 5, "M": 3}[name[0]], name[1:]
+        assert abs(cylinder["sds_off"]) < 2
+        assert (
+            f"| {mm} mm, {density} mg/ml | {cylinder['mean']} +- {cylinder['sd']} | {cylinder['reference_mean']} +- "
+            f"{cylinder['reference_sd']} | {cylinder['sds_off']:.1f} SD |"
+        ) in page
+    for site in ("LM", "LAD", "LCX", "RCA", "aortic wall", "aortic valve", "mitral annulus"):
+        of = committed["volumes"][site]
+        assert f"| {site} | {of['cases']} | {of['mean']} +- {of['sd']} | {of['median']} |" in page
+
+
+def test_the_page_has_the_figures_of_histograms_and_noise(committed, page):
+    names = ("liver dome (dcmqi)", "upper abdomen (TotalSegmentator)", "contrast CT (TotalSegmentator)")
+    titles = (
+        names[0],
+        "upper abdomen, contrast (TotalSegmentator)",
+        "chest, contrast (TotalSegmentator)",
+    )
+    for name, title in zip(names, titles, strict=True):
+        soft, lung = (committed[name][f"{part} HU"] for part in ("soft tissue, -200 to 300", "lung, -1000 to -600"))
+        row = (
+            f"| {title} | {soft['total_variation']:.2f} | {soft['earth_mover_hu']} HU | {lung['total_variation']:.2f} |"
+        )
+        assert row in page
+    fat, soft_tissue = committed["peaks of fat and soft tissue"]
+    assert f"The peaks of fat and soft tissue are at {fat} and {soft_tissue} HU" in page
+    noise = committed["noise of the insert"]
+    real, here = noise["sd_hu"]
+    assert f"SD {here} HU here, {real} HU in the real scan" in page
+    assert f"by a total variation of {noise['spectrum_total_variation']}" in page
+
+
+def test_the_page_has_the_figures_of_labels_and_threshold(committed, page):
+    wide = committed["labelled volume over the lesions' own, 36 cases of 512 x 512, by the blood's HU"]
+    assert f"point spread and the threshold: {wide['no contrast']} times" in page
+    assert f"{wide['150']} times at 150 HU of the blood, {wide['300']} at 300 and {wide['450']} at 450" in page
+    some, many = (committed[f"130 HU in the heart, {size} x {size}"] for size in (256, 512))
+    rows = {
+        "all slices, any vessel, pooled IoU (the gate: below 0.4)": ("IoU of any vessel", "{:.3f}"),
+        "without contrast (36 and 52), any vessel, pooled IoU": ("IoU of any vessel, without contrast", "{:.2f}"),
+        "of these, through calcium (27 and 36): median IoU of a slice": ("median IoU of a slice", "{:.2f}"),
+        "of these, IoU below 0.5": ("part of slices below 0.5", "{:.0%}"),
+        "calcium found": ("part of the calcium found", "{:.0%}"),
+    }
+    for title, (key, form) in rows.items():
+        assert f"| {title} | {form.format(some[key])} | {form.format(many[key])} |".replace("%", " %") in page
+    one, other = (", ".join(f"{iou:.2f}" for iou in of["IoU of one vessel, without contrast"]) for of in (some, many))
+    assert f"all of it called LAD, or LCX, or RCA: IoU | {one} | {other} |" in page
