@@ -4,7 +4,8 @@
     python examples/real_scans.py -o outputs/real_scans --weights outputs/run/best.safetensors
 
 Coronary calcium found outside the heart is false. Writes real_scans.json, and a picture of each scan: the slices with
-most of what was found, else some at even distances. The scans are looked for in $DDRSAPC_TEST_DATA; pydicom brings one.
+most of what was found, else some at even distances, with the heart's outline where its mask is known. The scans are
+looked for in $DDRSAPC_TEST_DATA; pydicom brings one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from provenance import made_by
 from pydicom.data import get_testdata_file
+from scipy.ndimage import binary_erosion  # type: ignore[import-untyped]
 
 import ddrsapc
 from ddrsapc.ct import SliceOrientation, Volume, read_volume
@@ -35,6 +37,7 @@ from ddrsapc.report.overlay import OPACITY, legend, panel
 from ddrsapc.scoring import VESSELS
 
 SHOWN, SIDE = 4, 360  # slices of a scan in its picture, side of each in pixels
+OUTLINE = 4  # beside the labels of vessels
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,17 @@ def heart_mask(path: Path, scan: sitk.Image) -> NDArray[np.bool_]:
     return sitk.GetArrayFromImage(mask) > 0
 
 
+def heart_of(scan: RealScan) -> NDArray[np.bool_] | None:
+    """The scan's mask of the heart (Z, H, W), if it has one."""
+    return None if scan.heart is None else heart_mask(scan.heart, sitk.ReadImage(str(scan.path)))
+
+
 def evaluate(model: SegmentationModel, scan: RealScan) -> tuple[Found, Volume, NDArray[np.uint8]]:
     """What the network finds in a scan, the scan and its labels (Z, H, W)."""
     volume = read_volume(scan.path)
     labels = predict(model, volume)
-    outside = labels > 0
-    if scan.heart is not None:
-        outside &= ~heart_mask(scan.heart, sitk.ReadImage(str(scan.path)))
+    heart = heart_of(scan)
+    outside = labels > 0 if heart is None else (labels > 0) & ~heart
     spacing = volume.spacing or (1.0, 1.0, 1.0)
     voxel = float(np.prod(spacing))
     vessels = {name: float((labels == label).sum()) * voxel for label, name in VESSELS.items()}
@@ -94,13 +101,19 @@ def evaluate(model: SegmentationModel, scan: RealScan) -> tuple[Found, Volume, N
     return found, volume, labels
 
 
-def picture(found: Found, volume: Volume, labels: NDArray[np.uint8]) -> Image.Image:
-    """The slices with most of what was found, else some at even distances, with their labels."""
+def picture(
+    found: Found, volume: Volume, labels: NDArray[np.uint8], heart: NDArray[np.bool_] | None = None
+) -> Image.Image:
+    """The slices with most of what was found, else some at even distances, with labels and the heart's outline."""
     pixels = (labels > 0).sum((1, 2))
     shown = sorted(np.argsort(-pixels, kind="stable")[:SHOWN].tolist())
     if not pixels.any():
         shown = np.unique(np.linspace(0, len(labels) - 1, SHOWN).astype(int)).tolist()
     orientation = SliceOrientation.of(volume.affine)
+    colours = labels
+    if heart is not None:
+        edge = heart & ~binary_erosion(heart, np.ones((1, 3, 3), bool))
+        colours = np.where((labels == 0) & edge, np.uint8(OUTLINE), labels)
     canvas = Image.new("RGB", (SHOWN * (SIDE + 12) + 12, SIDE + 96), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
     vessels = ", ".join(f"{name} {mm3:.0f}" for name, mm3 in found.vessels_mm3.items())
@@ -108,12 +121,13 @@ def picture(found: Found, volume: Volume, labels: NDArray[np.uint8]) -> Image.Im
     draw.text((12, 8), title, "black", font)
     for i, z in enumerate(shown):
         upright = [
-            orientation.upright(torch.from_numpy(np.ascontiguousarray(x[z : z + 1])))[0] for x in (volume.hu, labels)
+            orientation.upright(torch.from_numpy(np.ascontiguousarray(x[z : z + 1])))[0] for x in (volume.hu, colours)
         ]
         image = panel(upright[0], upright[1], SIDE / max(upright[0].shape), opacity=OPACITY)
         canvas.paste(image, (12 + i * (SIDE + 12), 56))
         draw.text((12 + i * (SIDE + 12), 34), f"slice {z + 1} of {len(labels)}, {pixels[z]} pixels", "black", font)
-    canvas.paste(legend(VESSELS, across=True), (12, SIDE + 68))
+    names = dict(VESSELS) if heart is None else {**VESSELS, OUTLINE: "heart"}
+    canvas.paste(legend(names, across=True), (12, SIDE + 68))
     return canvas
 
 
@@ -129,7 +143,7 @@ def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str
             print(f"{scan.name}: not here")
             continue
         found, volume, labels = evaluate(model, scan)
-        picture(found, volume, labels).save(output / f"{scan.name}.png")
+        picture(found, volume, labels, heart_of(scan)).save(output / f"{scan.name}.png")
         rows.append(asdict(found))
         print(f"{found.name}: {found.false_mm3:.1f} mm3 false, at most {found.limit_mm3:g} expected")
     summary = {

@@ -44,9 +44,12 @@ def test_what_is_found_outside_the_heart_is_false(name, real_scans, test_data, t
         assert found.false_mm3 == pytest.approx(everything)
     else:  # chambers full of contrast are not false, ribs are
         assert 0.1 * everything < found.false_mm3 < 0.9 * everything
-    picture = np.asarray(real_scans.picture(found, volume, labels)).astype(int)
+    heart = real_scans.heart_of(scan)
+    picture = np.asarray(real_scans.picture(found, volume, labels, heart)).astype(int)
     green = (picture[..., 1] > picture[..., 0] + 60) & (picture[..., 1] > picture[..., 2] + 60)
     assert green.sum() > 300  # LCX
+    blue = (picture[..., 2] > picture[..., 0] + 60) & (picture[..., 2] > picture[..., 1] + 40)
+    assert (blue.sum() > 300) == (scan.heart is not None)
 
 
 def test_writes_figures_and_pictures(real_scans, test_data, tmp_path, monkeypatch, capsys):
