@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from pretrain import INPUT, train_once
 from pretrain_data import Courses
-from provenance import commit, hardware
+from provenance import made_by
 
 import ddrsapc
 from ddrsapc.data import make_loader, shard_batches
 from ddrsapc.files import write_atomically
 from ddrsapc.phantom import PhantomDataset
 from ddrsapc.phantom.parameters import PHANTOM_VERSION
-from ddrsapc.training import BatchPreparation, CheckpointError, evaluate, load_trained
+from ddrsapc.training import BatchPreparation, CheckpointError, NonFiniteError, evaluate, load_trained
 
 WIDTH, SIDE, BATCH_SIZE = 8, 128, 8
 COURSES, CALCIUM = (1000, 3e-3), (4000, 2e-3)  # steps and learning rate
@@ -79,9 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         iou = iou_by_class(train(args.output))
-        result = settings() | {"iou": iou, "hardware": hardware(torch.device("cpu")), "commit": commit()}
+        result = settings() | {"iou": iou} | made_by(torch.device("cpu"))
         write_atomically(args.output / "difficulty.json", (json.dumps(result, indent=1) + "\n").encode())
-    except (CheckpointError, OSError, ValueError) as error:
+    except (CheckpointError, NonFiniteError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(dict(zip(("none", "LAD", "LCX", "RCA"), iou, strict=True)))

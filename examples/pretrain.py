@@ -46,7 +46,7 @@ from ddrsapc.hub import WeightsError, load_weights
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.phantom import PhantomDataset
-from ddrsapc.training import CheckpointError, TrainConfig, fit, load_trained
+from ddrsapc.training import CheckpointError, NonFiniteError, TrainConfig, fit, load_trained
 from ddrsapc.training.config import Amp
 
 VALIDATED = 40  # slices after every stage
@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             finished=args.refine,
             amp=args.amp,
         )
-    except (CheckpointError, WeightsError, OSError, ValueError) as error:
+    except (CheckpointError, NonFiniteError, WeightsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]  # comes with huggingface-hub
 
 import ddrsapc
+from ddrsapc.hub import WeightsError
 from ddrsapc.losses import OhemCrossEntropyLoss
 from ddrsapc.metrics import ConfusionMatrix
 from ddrsapc.models import SegmentationModel
@@ -230,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--steps must be at least 10, got {arguments.steps}")
     try:
         run(arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

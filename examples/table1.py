@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shlex
 import shutil
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -24,24 +22,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from provenance import commit, hardware
+from provenance import made_by
+from table1_evaluation import CALCIUM, evaluate_cases, evaluate_slices, measure_speed
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 import ddrsapc
-from ddrsapc.ct import Volume, VolumeMeta
-from ddrsapc.data import Augmentation, make_loader, shard_batches
+from ddrsapc.data import Augmentation
 from ddrsapc.files import write_atomically
 from ddrsapc.hub import WeightsError
-from ddrsapc.inference import CALCIUM_HU, predict
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import SegmentationModel
-from ddrsapc.phantom import PhantomCase, PhantomDataset, PhantomParameters, make_case
+from ddrsapc.phantom import PhantomDataset, PhantomParameters
+from ddrsapc.phantom.parameters import PHANTOM_VERSION
 from ddrsapc.profile import count_parameters, macs, table1_macs
-from ddrsapc.scoring import RESEARCH_ONLY, LesionDetection, detect_lesions, score_agreement, score_volume
-from ddrsapc.training import BatchPreparation, CheckpointError, NonFiniteError, TrainConfig, evaluate, fit, load_trained
+from ddrsapc.scoring import RESEARCH_ONLY
+from ddrsapc.training import CheckpointError, NonFiniteError, TrainConfig, fit, load_trained
 from ddrsapc.training.report import without_nan
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -51,25 +47,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 """Rows that are DDR-SAPC-U without a part; any other row is a network's name."""
 SPLITS = ("test", "shifted")
-EVALUATION_SEED = 0
-"""Of the cases that all are evaluated on, whatever seed they were trained with."""
 PARAMETERS = PhantomParameters()
 COUNTED_SIDE = 512
 """Pixels per side at which operations are counted and time is taken, as in the paper."""
-PASSES = {"cpu": 7, "cuda": 100}
-
-
-class Cases(Dataset[PhantomCase]):
-    """The first whole scans of a split."""
-
-    def __init__(self, split: Any, size: int, n: int) -> None:
-        self.split, self.size, self.n = split, size, n
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, index: int) -> PhantomCase:
-        return make_case(EVALUATION_SEED, index, split=self.split, size=self.size, parameters=PARAMETERS)
 
 
 def train(
@@ -91,7 +71,7 @@ def train(
     result = fit(
         model,
         PhantomDataset("train", args.size, args.steps * args.batch_size, args.seed, parameters=PARAMETERS),
-        PhantomDataset("val", args.size, 8, EVALUATION_SEED, parameters=PARAMETERS),  # chooses nothing: one epoch
+        PhantomDataset("val", args.size, 8, 0, parameters=PARAMETERS),  # chooses nothing: one epoch
         args.output.with_suffix(""),
         config=config,
         criterion=criterion,
@@ -104,80 +84,6 @@ def train(
     return result.last, used, sum(record["seconds"] for record in result.history)
 
 
-def evaluate_slices(
-    model: SegmentationModel,
-    split: Any,
-    size: int,
-    n: int,
-    *,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    parameters: PhantomParameters,
-) -> dict[str, Any]:
-    """IoU on slices, of the labels as the network gives them."""
-    data = PhantomDataset(split, size, n, EVALUATION_SEED, parameters=parameters)
-    loader = make_loader(data, shard_batches(n, batch_size), workers=workers)
-    found = evaluate(model, loader, BatchPreparation(model.input_config, device))
-    return {
-        "count": found.images,
-        "confusion": found.confusion.counts.tolist(),
-        "iou": found.scores.iou.tolist(),
-        "mean_iou": found.scores.mean_iou,
-        "foreground_mean_iou": found.scores.foreground_mean_iou,
-    }
-
-
-def evaluate_cases(
-    model: SegmentationModel, split: Any, size: int, n: int, *, batch_size: int, workers: int
-) -> dict[str, Any]:
-    """Scores and lesions of whole scans, labelled as `ddrsapc predict` does: what is below 130 HU is no calcium."""
-    rows, detections = [], []
-    loader = DataLoader(Cases(split, size, n), batch_size=None, num_workers=workers) if n else ()
-    for case in loader:
-        volume = Volume(
-            case.hu, case.spacing, case.affine, np.arange(len(case.hu)) * case.spacing[0], VolumeMeta("", ())
-        )
-        labels = predict(model, volume, threshold=CALCIUM_HU, batch_size=batch_size)
-        true, predicted = (score_volume(case.hu, given, case.spacing) for given in (case.labels, labels))
-        detections.append(detect_lesions(case.hu, case.labels, labels, case.spacing))
-        rows.append(
-            {
-                "name": case.name,
-                "agatston": {"true": true.agatston, "predicted": predicted.agatston},
-                "category": {"true": true.category, "predicted": predicted.category},
-                "vessels": {
-                    name: {"true": score.agatston, "predicted": predicted.vessels[name].agatston}
-                    for name, score in true.vessels.items()
-                },
-                "lesions": detections[-1].to_dict(),
-            }
-        )
-    scores = {key: [row["agatston"][key] for row in rows] for key in ("predicted", "true")}
-    return {
-        "count": n,
-        "agatston": score_agreement(**scores).to_dict(),
-        "lesions": LesionDetection.total(detections).to_dict(),
-        "scans": rows,
-    }
-
-
-def measure_speed(model: SegmentationModel, device: torch.device) -> dict[str, Any]:
-    """The median time of a slice, one at a time; the fastest one tells whether the machine was busy."""
-    x = torch.randn(1, model.in_chans, COUNTED_SIDE, COUNTED_SIDE, device=device)
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(PASSES.get(device.type, 7) + 2):
-            begin = time.perf_counter()
-            model(x)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds.append(time.perf_counter() - begin)
-    ms = [1000 * one for one in seconds[2:]]  # the first passes are slower
-    about = {"size": COUNTED_SIDE, "batch_size": 1, "passes": len(ms)}
-    return {"ms_per_slice": statistics.median(ms), "fastest_ms": min(ms), **about}
-
-
 def build(row: str, width: int | None, weights: str | None) -> tuple[SegmentationModel, dict[str, Any]]:
     """The network of a row, with weights where they are given, and the keywords by which it is not its usual self."""
     name = "ddr_sapc_u" if row in ABLATIONS else row
@@ -185,16 +91,32 @@ def build(row: str, width: int | None, weights: str | None) -> tuple[Segmentatio
     if weights is None:
         return ddrsapc.create_model(name, num_classes=4, **options), options
     if Path(weights).suffix == ".safetensors":
-        return ddrsapc.create_model(name, num_classes=4, weights=weights, **options), options
-    model = ddrsapc.create_model(weights, True)
+        model = ddrsapc.create_model(name, weights=weights, **options)
+    else:
+        model = ddrsapc.create_model(weights, True)
+    if model.num_classes != 4:
+        raise ValueError(f"{weights} has {model.num_classes} classes; the phantom has 4: none, LAD, LCX, RCA")
     if model.architecture != name or any(model.model_args.get(key) != value for key, value in options.items()):
         raise ValueError(f"{weights} is {model.architecture} {dict(model.model_args)}, which is not the row {row}")
     return model, options
 
 
+def device_of(name: str | None) -> torch.device:
+    """The device of a name; None: a GPU where there is one.
+
+    Raises:
+        ValueError: if it is not here.
+    """
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (AssertionError, RuntimeError) as error:  # PyTorch raises either
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from error
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train and evaluate one row, and write what came out."""
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device_of(args.device)
     torch.manual_seed(args.seed)
     model, options = build(args.row, args.width, args.weights)
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -207,11 +129,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     begin = time.perf_counter()
     results: dict[str, dict[str, Any]] = {}
-    common = {"batch_size": 2 if device.type == "cpu" else 8, "workers": args.workers}
+    common: dict[str, Any] = {"seed": args.evaluation_seed, "workers": args.workers}
+    common["batch_size"] = 2 if device.type == "cpu" else 8
     for split in SPLITS:
         print(f"{args.row}: evaluating {args.slices} slices and {args.cases} scans of {split}", file=sys.stderr)
         slices = evaluate_slices(model, split, args.size, args.slices, device=device, parameters=PARAMETERS, **common)
-        results[split] = {"slices": slices, "scans": evaluate_cases(model, split, args.size, args.cases, **common)}
+        results[split] = {
+            "slices": slices,
+            "scans": evaluate_cases(model, split, args.size, args.cases, parameters=PARAMETERS, **common),
+        }
     plain = replace(PARAMETERS, contrast_rate=0.0)  # an eighth of the cases has contrast, and hides what else is wrong
     results["test"]["slices_without_contrast"] = evaluate_slices(
         model, "test", args.size, args.slices, device=device, parameters=plain, **common
@@ -226,17 +152,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "weights": args.weights,
         "recipe": recipe,
         "seed": args.seed,
-        "evaluation": {"seed": EVALUATION_SEED, "size": args.size, "slices": args.slices, "scans": args.cases},
+        "evaluation": {
+            "phantom_version": PHANTOM_VERSION,
+            "seed": args.evaluation_seed,
+            "size": args.size,
+            "slices": args.slices,
+            "calcium": CALCIUM,
+            "scans": args.cases,
+        },
         "parameters": count_parameters(model),
         "macs": macs(model, shape),
         "table1_macs": table1_macs(model, shape),
-        "speed": measure_speed(model, device),
+        "speed": measure_speed(model, device, COUNTED_SIDE),
         **results,
         "train_seconds": train_seconds,
         "evaluation_seconds": evaluation_seconds,
-        "hardware": hardware(device),
-        "commit": commit(),
-        "command": shlex.join(["python", *sys.argv]),
+        **made_by(device),
     }
     summary = without_nan(summary)
     text = json.dumps(summary, indent=2, allow_nan=False)
@@ -264,6 +195,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--slices", type=_count, default=100, help="slices per split to evaluate on (%(default)s)")
     parser.add_argument("--cases", type=int, default=20, help="whole scans per split to evaluate on (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and training cases (%(default)s)")
+    parser.add_argument(
+        "--evaluation-seed",
+        type=int,
+        default=0,
+        help="of the cases to evaluate on (%(default)s)",
+    )
     parser.add_argument("--weights", metavar="FILE|NAME", help="evaluate these, .safetensors or arch.tag; do not train")
     parser.add_argument(
         "--amp", choices=("none", "bfloat16"), default="none", help="precision of training (%(default)s)"
@@ -273,8 +210,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.output.suffix != ".json":
         parser.error(f"--output must end in .json, got {args.output}")
-    if min(args.cases, args.seed, args.workers) < 0:
-        parser.error("--cases, --seed and --workers must be at least 0")
+    if args.output.is_dir():
+        parser.error(f"--output {args.output} is a folder")
+    if min(args.cases, args.seed, args.evaluation_seed, args.workers) < 0:
+        parser.error("--cases, --seed, --evaluation-seed and --workers must be at least 0")
     try:
         summary = run(args)
     except (CheckpointError, ImportError, NonFiniteError, OSError, ValueError, WeightsError) as error:

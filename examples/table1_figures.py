@@ -48,6 +48,8 @@ NAMES = {
 }
 """Of the rows, in their order."""
 IN_PANELS = ("unet", "unetpp", "transunet", "ddr_sapc_u")
+WRITTEN = {"row", "options", "weights", "recipe", "seed", "evaluation", "parameters", "macs", "speed", "hardware"}
+"""What a result has, beside its splits."""
 SPLITS = {"test": "tab:blue", "shifted": "tab:orange"}
 PARAMETERS = PhantomParameters()
 WINDOW = (-160.0, 440.0)
@@ -66,8 +68,11 @@ def read_results(folder: Path) -> dict[str, Result]:
     """
     found: dict[str, tuple[Path, Result]] = {}
     for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if not (isinstance(result, dict) and {"row", *SPLITS} <= result.keys()):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            result = None
+        if not (isinstance(result, dict) and result.keys() >= WRITTEN | SPLITS.keys()):
             raise ValueError(f"{path} is not of table1.py; move it elsewhere")
         _check_budget(path, result, list(found.values()))
         name = str(NAMES.get(result["row"], result["row"]))

@@ -10,6 +10,7 @@ import click
 import ddrsapc
 from ddrsapc.files import write_atomically
 from ddrsapc.phantom import draw_case, make_case
+from ddrsapc.phantom.draws import SEEDS
 from ddrsapc.phantom.parameters import PHANTOM_VERSION, SPLITS, Split
 from ddrsapc.phantom.writing import FORMATS, Format, is_written, write_case
 
@@ -24,7 +25,7 @@ _SETTINGS = "phantom.json"
 )
 @click.option("--cases", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
 @click.option("--split", type=click.Choice(SPLITS), default="train", show_default=True, help="No two share a case.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all cases.")
+@click.option("--seed", type=click.IntRange(0, SEEDS - 1), default=0, show_default=True, help="Of all cases.")
 @click.option("--size", type=click.IntRange(min=32), default=512, show_default=True, help="Pixels per side.")
 @click.option(
     "--format", "file_format", type=click.Choice(FORMATS), default="nifti", show_default=True, help="Of the scans."

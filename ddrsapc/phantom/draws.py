@@ -18,9 +18,19 @@ from ddrsapc.phantom.placement import Placement, draw_placement
 from ddrsapc.phantom.tubes import Curve
 from ddrsapc.phantom.vessels import Deposit, draw_courses
 
-__all__ = ["CaseDraw", "check_arguments", "draw_case", "parameters_or_default", "slice_of_item", "whole_number"]
+__all__ = [
+    "SEEDS",
+    "CaseDraw",
+    "check_arguments",
+    "draw_case",
+    "parameters_or_default",
+    "slice_of_item",
+    "whole_number",
+]
 
 MIN_SIZE = 32
+SEEDS = 2**32
+"""How many seeds there are: NumPy splits a larger one in two, and the second half would stand where the split does."""
 _SLICE_KEY = 900  # of the stream that chooses a slice
 _NOISE_KEY = 1000  # the streams of the slices begin here
 
@@ -124,14 +134,18 @@ def check_arguments(seed: int, index: int, split: str, size: int) -> tuple[int, 
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    return whole_number("seed", seed, 0), whole_number("index", index, 0), whole_number("size", size, MIN_SIZE)
+    return (
+        whole_number("seed", seed, 0, below=SEEDS),
+        whole_number("index", index, 0, below=SEEDS),
+        whole_number("size", size, MIN_SIZE),
+    )
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int, *, below: int | None = None) -> int:
     """A whole number, NumPy's and torch's included, as an int.
 
     Raises:
-        ValueError: for anything else, or below `least`.
+        ValueError: for anything else, or out of range.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -139,6 +153,8 @@ def whole_number(name: str, value: Any, least: int) -> int:
         number = None
     if number is None or number < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if below is not None and number >= below:
+        raise ValueError(f"{name} must be below {below}, got {number}")
     return number
 
 

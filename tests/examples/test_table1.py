@@ -1,6 +1,7 @@
 """Rows of Table I on simulated scans, and what is drawn of them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def table1(example):
         module = example("table1")
         patch.setattr(module, "PARAMETERS", PARAMETERS)
         patch.setattr(module, "COUNTED_SIDE", 64)
-        patch.setitem(module.PASSES, "cpu", 1)
+        patch.setitem(example("table1_evaluation").PASSES, "cpu", 1)
         yield module
 
 
@@ -60,6 +61,37 @@ def test_iou_follows_from_the_counts(result):
         assert slices["iou"] == iou
         assert slices["mean_iou"] == pytest.approx(np.mean([x for x in iou if x is not None]))
         assert slices["foreground_mean_iou"] == pytest.approx(np.mean([x for x in iou[1:] if x is not None]))
+
+
+def test_the_interval_is_that_of_drawn_slices(example, result):
+    evaluation = example("table1_evaluation")
+    one = np.diag([100, 3, 3, 3])  # all right
+    other = one + np.array([[0, 9, 9, 9]] + 3 * [[0, 0, 0, 0]])  # three of twelve
+    assert evaluation.interval(np.stack([one] * 5)) == [1, 1]
+    low, high = evaluation.interval(np.stack([one, other] * 50))
+    middle = 6 / (6 + 9)
+    assert 6 / (6 + 9 * 1.4) < low < middle - 0.01
+    assert middle + 0.01 < high < 6 / (6 + 9 * 0.6)
+    few, _ = evaluation.interval(np.stack([one, other] * 5))
+    assert few < low
+    without = np.diag([100, 3, 3, 0])
+    assert evaluation.interval(np.stack([without] * 3)) == [1, 1]
+    low, high = result["test"]["slices"]["foreground_mean_iou_95"]
+    assert low <= result["test"]["slices"]["foreground_mean_iou"] <= high
+
+
+def test_other_cases_to_evaluate_on(table1, made, result, tmp_path):
+    options = ["--weights", str(made / "unet.safetensors"), "--evaluation-seed", "1", "--cases", "1"]
+    assert table1.main(["unet", *SMALL, *options, "-o", str(tmp_path / "other.json")]) == 0
+    other = json.loads((tmp_path / "other.json").read_text())
+    assert other["evaluation"] == {**result["evaluation"], "seed": 1, "scans": 1}
+    assert result["evaluation"]["phantom_version"] == 2
+    truth = sum(
+        np.bincount(label.numpy().ravel(), minlength=4)
+        for _, label, _ in PhantomDataset("test", 64, 5, 1, parameters=PARAMETERS)
+    )
+    np.testing.assert_array_equal(np.array(other["test"]["slices"]["confusion"]).sum(1), truth)
+    assert [scan["name"] for scan in other["test"]["scans"]["scans"]] == ["test1c00000"]
 
 
 def test_scores_are_those_of_the_scans(result, made):
@@ -117,20 +149,27 @@ def test_a_second_run_trains_no_more(table1, made, result, tmp_path, capsys):
         (["--steps", "3"], "train_images was 4, is 6"),
         (["--recipe", "adamw", "--crop", "32"], "optimizer was 'sgd', is 'adamw'"),
         (["--weights", "unet.none"], "unet has no weights tagged 'none'"),
+        (["--weights", "three.safetensors"], "has 3 classes; the phantom has 4"),
+        (["--device", "nowhere"], "--device nowhere: "),
     ],
 )
-def test_what_does_not_fit(table1, made, capsys, arguments, message):
+def test_what_does_not_fit(table1, made, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    ddrsapc.hub.save_pretrained(ddrsapc.create_model("unet", width=4, num_classes=3), "three", license="mit")
+    (tmp_path / "three" / "model.safetensors").rename("three.safetensors")
     assert table1.main(["unet", *SMALL, *arguments, "-o", str(made / "unet.json")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
 
 
-@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--cases", "-1"], ["-o", "table.csv"]])
-def test_arguments_that_cannot_be(table1, arguments, capsys):
+@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--cases", "-1"], ["-o", "table.csv"], ["-o", "folder.json"]])
+def test_arguments_that_cannot_be(table1, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.json").mkdir()
     with pytest.raises(SystemExit, match="2"):
         table1.main(["unet", "-o", "x.json", *arguments])
-    assert "must" in capsys.readouterr().err
+    assert re.search("must|is a folder", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("part", ["dam", "pbb", "skips"])
@@ -209,6 +248,13 @@ def test_what_cannot_be_compared(figures, result, tmp_path, capsys, change, mess
     assert figures.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"row": "unet", "test": 1, "shifted": 1}'])
+def test_what_is_no_result(figures, tmp_path, capsys, content):
+    (tmp_path / "other.json").write_text(content)
+    assert figures.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "other.json is not of table1.py" in capsys.readouterr().err
 
 
 def test_no_results(figures, tmp_path, capsys):

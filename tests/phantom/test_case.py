@@ -168,6 +168,8 @@ def test_splits_and_seeds_have_no_case_in_common():
         ({"seed": 0.5}, "seed"),
         ({"seed": True}, "seed"),
         ({"seed": 0, "index": -1}, "index"),
+        ({"seed": 2**32}, "seed must be below 4294967296"),  # its draws would be those of val's seed 0
+        ({"seed": 0, "index": 2**32}, "index must be below"),
         ({"seed": 0, "size": 31}, "size"),
         ({"seed": 0, "size": "512"}, "size"),
         ({"seed": 0, "split": "all"}, "split must be one of train, val, test, shifted"),
