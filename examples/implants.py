@@ -31,13 +31,13 @@ import ddrsapc
 from ddrsapc.inference import CALCIUM_HU
 from ddrsapc.models import SegmentationModel
 from ddrsapc.phantom.frame import COURSES
+from ddrsapc.phantom.lesions import LABELS
 from ddrsapc.report.overlay import panel
 from ddrsapc.scoring import VESSELS
 
 FINER = 3  # pixels in the place of one: 0.5 mm, as cardiac scans have them
 RADIUS, SIGMA, CALCIUM = 2.0, 0.68, 600.0  # mm, mm of the point spread, HU (400 mg/ml)
 BLOOD = (40.0, 15.0)  # HU and its noise
-LABELS = {"LM": 1, "LAD": 1, "LCX": 2, "RCA": 3}
 ELSEWHERE: dict[str, list[Sequence[float]]] = {
     "aortic wall": [(28, 62, 10), (2, 62, 10), (15, 75, -10), (15, 49, 30), (-31, 0, 40), (-15, 15, 45)],
     "aortic valve": [(-14, 2, 17), (-8, -4, 17), (-18, 6, 20)],
@@ -117,17 +117,19 @@ def evaluate(model: SegmentationModel, heart: RealHeart, *, contrast: bool) -> t
     """What became of each disc, and a picture of each that lay on an artery."""
     rows, pictures = [], []
     everywhere = {name: points.tolist() for name, points in COURSES.items()} | ELSEWHERE
+    tried: set[tuple[float, ...]] = set()  # the LM's end is where LAD and LCX begin
     for site, places in everywhere.items():
         for place in places:
             made = implant(heart, place, contrast=contrast)
-            if made is None:
+            if made is None or tuple(place) in tried:
                 continue
+            tried.add(tuple(place))
             hu, calcium = made
             labels = find(model, hu)
             found = np.bincount(labels[calcium], minlength=4)[1:]
             called = int(found.argmax()) + 1 if found.any() else 0
-            other = int(((labels > 0) & ~calcium).sum())
-            rows.append({"site": site, "place": place, "called": VESSELS.get(called, "none"), "other_pixels": other})
+            other = float(((labels > 0) & ~calcium).sum()) * (heart.mm / FINER) ** 2
+            rows.append({"site": site, "place": place, "called": VESSELS.get(called, "none"), "other_mm2": other})
             if site in LABELS:
                 pictures.append(panel(hu, labels, 0.7))
     arteries = {name: [row for row in rows if row["site"] == name] for name in LABELS}
@@ -142,6 +144,7 @@ def evaluate(model: SegmentationModel, heart: RealHeart, *, contrast: bool) -> t
             sum(row["called"] == "LAD" for name in ("LM", "LAD") for row in arteries[name]),
             len(arteries["LM"] + arteries["LAD"]),
         ],
+        "other, mm2 a slice": round(float(np.mean([row["other_mm2"] for row in rows])), 1),
         "elsewhere": sum(row["site"] in ELSEWHERE for row in rows),
         "elsewhere, called coronary": sum(row["site"] in ELSEWHERE and row["called"] != "none" for row in rows),
         "discs": rows,

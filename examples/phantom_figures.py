@@ -103,6 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure, draw, write; the figures."""
+    scans = {}
+    if arguments.real is not None:  # before what takes minutes
+        scans = {name: read_volume(arguments.real / place).hu for name, (place, _) in REAL.items()}
+        insert = read_volume(arguments.real / "qrm_cci_canon/qrm_insert_crop.nii.gz").hu[INSERT].astype(float)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"calibration": calibration()}
     if arguments.all:
         figures["speed"] = speed(120)
@@ -120,15 +125,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         draws = [draw_case(9, index, parameters=no_contrast) for index in range(arguments.cases)]
         simulated = np.concatenate([render_slice(draw, z).hu.ravel()[::7] for draw in draws for z in (6, 16, 24, 32)])
         figures["peaks of fat and soft tissue"] = tissue_peaks(simulated)
-        for name, (place, z) in REAL.items():
-            hu = read_volume(arguments.real / place).hu
-            real[name] = hu[z]
+        for name, hu in scans.items():
+            real[name] = hu[REAL[name][1]]
             figures[name] = {
                 "peaks of fat and soft tissue": tissue_peaks(hu),
                 "soft tissue, -200 to 300 HU": hu_distances(hu, simulated, -200, 300),
                 "lung, -1000 to -600 HU": hu_distances(hu, simulated, -1000, -600),
             }
-        insert = read_volume(arguments.real / "qrm_cci_canon/qrm_insert_crop.nii.gz").hu[INSERT].astype(float)
         corners = np.concatenate([insert[:, :48, :48], insert[:, -48:, -48:]])
         edges = np.arange(0.05, 0.8, 0.05)
         both = corners, simulated_insert()
@@ -139,7 +142,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "autocorrelation": [autocorrelation(patches) for patches in both],
         }
     figures |= made_by(torch.device("cpu"))
-    arguments.out.mkdir(parents=True, exist_ok=True)
     draw_page(real, arguments.out / "phantom.jpg")
     (arguments.out / "phantom.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures

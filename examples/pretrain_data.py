@@ -170,7 +170,7 @@ class WholeAndCropped(Dataset[Sample]):
 
     def __init__(self, whole: PhantomDataset | Decoys, fine: PhantomDataset | Decoys) -> None:
         self.whole, self.fine = whole, fine
-        self.fingerprint = whole.fingerprint + fine.fingerprint
+        self.fingerprint = f"{whole.fingerprint}{fine.fingerprint} {CROP}"
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -188,7 +188,7 @@ class WithAbdomens(Dataset[Sample]):
 
     def __init__(self, chests: WholeAndCropped | Decoys, abdomens: WholeAndCropped | Decoys, *, every: int) -> None:
         self.chests, self.abdomens, self.every = chests, abdomens, every
-        self.fingerprint = f"{chests.fingerprint} {abdomens.fingerprint}"
+        self.fingerprint = f"{chests.fingerprint} every {every} {abdomens.fingerprint}"
 
     def __len__(self) -> int:
         return len(self.abdomens)

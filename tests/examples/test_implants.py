@@ -73,11 +73,27 @@ def test_counts_and_pictures(implants, heart, test_data, tmp_path, monkeypatch, 
     assert called == [
         *[("LM", "LAD")], *[("LAD", "LAD")] * 2, *[("LCX", "LAD")] * 2, *[("RCA", "RCA")] * 2
     ]  # fmt: skip
+    other = [disc["other_mm2"] for disc in plain["discs"]]
+    assert plain["other, mm2 a slice"] == pytest.approx(np.mean(other), abs=0.06)
+    assert np.mean([disc["other_mm2"] for disc in contrasted["discs"]]) > np.mean(other) + 5  # lumen
     assert (plain["on arteries"], plain["found"], plain["called by their vessel"]) == (7, 7, 5)
     assert plain["LM and LAD called LAD"] == [3, 3]
     assert plain["elsewhere"] == plain["elsewhere, called coronary"] == sum(map(len, implants.ELSEWHERE.values()))
     assert (tmp_path / "implants.png").exists()
     assert "7 of 7 on arteries found, 5 called by their vessel" in capsys.readouterr().out
+
+
+def test_no_place_counts_twice(implants, heart, monkeypatch):
+    places = []
+    implant = implants.implant
+    monkeypatch.setattr(implants, "find", lambda _, hu: np.zeros(hu.shape, np.uint8))
+    monkeypatch.setattr(implants, "implant", lambda *given, **how: places.append(given[1]) or implant(*given, **how))
+    summary, _ = implants.evaluate(CallsDense(), heart, contrast=False)
+    discs = [(disc["site"], tuple(disc["place"])) for disc in summary["discs"]]
+    assert len({place for _, place in discs}) == len(discs) == summary["on arteries"] + summary["elsewhere"]
+    assert len(places) > len(discs)
+    assert ("LM", (14, 10, 32)) in discs
+    assert summary["found"] == 0
 
 
 @pytest.mark.parametrize("wrong", ["folder", "weights"])

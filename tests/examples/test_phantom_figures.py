@@ -78,8 +78,8 @@ def test_a_page_without_real_scans(figures, measures, tmp_path, monkeypatch):
 
 
 def test_no_real_scans_where_they_are_looked_for(figures, measures, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(measures, "REPEATS", 1)
-    assert figures.main(["--real", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
+    monkeypatch.setattr(figures, "calibration", lambda: pytest.fail("measured before it looked"))
+    assert figures.main(["--real", str(tmp_path / "nowhere"), "--all", "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "nowhere" in line
     assert not (tmp_path / "out").exists()
