@@ -124,6 +124,8 @@ def test_the_page_has_the_figures_of_histograms_and_noise(committed, page):
         assert row in page
     fat, soft_tissue = committed["peaks of fat and soft tissue"]
     assert f"The peaks of fat and soft tissue are at {fat} and {soft_tissue} HU" in page
+    assert committed["speed"]["per processor second"] > 20
+    assert f"Speed: {committed['speed']['per processor second']} slices per second of processor time" in page
     noise = committed["noise of the insert"]
     real, here = noise["sd_hu"]
     assert f"SD {here} HU here, {real} HU in the real scan" in page
