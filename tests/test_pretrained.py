@@ -86,7 +86,7 @@ def test_the_default_is_as_good_as_was_asked_for(root):
     assert slices["foreground_mean_iou"] >= 0.60
 
 
-@pytest.mark.parametrize("kind", ["", ".real_scans", ".implants"])
+@pytest.mark.parametrize("kind", ["", ".seed1", ".real_scans", ".implants"])
 @pytest.mark.parametrize("name", NAMES)
 def test_results_are_of_a_commit(root, name, kind):
     assert re.fullmatch("[0-9a-f]{40}", result_of(root, name, kind)["commit"])
@@ -108,6 +108,41 @@ def test_the_tables_figures_are_the_results(root):
     assert sorted(shown) == sorted((name, kind) for name in NAMES for kind in kinds)
 
 
+def test_the_whole_scans_figures_are_the_results(root):
+    shown, name = [], ""
+    for first, split, *cells in table_in(root, "weights.md", "| weights | split | lesions found |"):
+        name = first or name
+        scans = result_of(root, name)[split]["scans"]
+        lesions, agatston, bias = scans["lesions"], scans["agatston"], scans["agatston"]["differences"]
+        kappa = agatston["kappa"]
+        assert cells == [
+            f"{lesions['found']} of {lesions['true']}",
+            f"{lesions['false_per_scan']:.1f}",
+            f"{agatston['icc']:.2f}",
+            f"{bias['bias']:+.0f}, {bias['lower']:.0f} to {bias['upper']:.0f}",
+            "-" if kappa is None else f"{kappa:.2f}",
+        ], (name, split)
+        assert scans["count"] == 10
+        shown.append((name, split))
+    assert sorted(shown) == sorted((name, split) for name in NAMES for split in ("test", "shifted"))
+
+
+def test_the_other_cases_figures_are_the_results(root):
+    """Of cases that nothing was decided on."""
+    shown = []
+    for name, *cells in table_in(root, "weights.md", "| weights | test, 95 % interval |"):
+        result = result_of(root, name, ".seed1")
+        assert result["weights"] == f"weights/{load_manifest()[name].filename}"
+        assert (result["evaluation"]["seed"], result["evaluation"]["slices"]) == (1, 300)
+        parts = result["test"]["slices"], result["test"]["slices_without_contrast"], result["shifted"]["slices"]
+        assert cells == [
+            "{:.2f}, {:.2f} to {:.2f}".format(part["foreground_mean_iou"], *part["foreground_mean_iou_95"])
+            for part in parts
+        ], name
+        shown.append(name)
+    assert sorted(shown) == sorted(NAMES)
+
+
 def test_the_real_scans_figures_are_the_results(root):
     columns = list(zip(*table_in(root, "weights.md", "| scan | `ddr_sapc_u` | `ddr_sapc_u_s` |"), strict=True))[1:]
     for name, column in zip(("ddr_sapc_u.cac_phantom", "ddr_sapc_u_s.cac_phantom"), columns, strict=True):
@@ -124,12 +159,14 @@ def test_the_implants_figures_are_the_results(root):
     for name in NAMES:
         for scan in result_of(root, name, ".implants")["scans"]:
             cells = shown.pop((name, "kept" if scan["contrast"] else "taken away"))
+            other = scan["other, mm2 a slice"]
             called, lad = scan["LM and LAD called LAD"]
             assert cells == [
                 f"{scan['found']} of {scan['on arteries']}",
                 f"{scan['called by their vessel']}",
                 f"{called} of {lad}",
                 f"{scan['elsewhere, called coronary']} of {scan['elsewhere']}",
+                f"{other:.1f}",
             ]
     assert not shown
 
