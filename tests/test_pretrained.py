@@ -17,7 +17,7 @@ from ddrsapc.training import BatchPreparation, evaluate
 
 NAMES = list_pretrained()
 SLICES = 6  # the first of the hundred that the manifest's figures are of
-OF_SLICES = {"ddr_sapc_u.cac_phantom": 0.706, "ddr_sapc_u_s.cac_phantom": 0.188}
+OF_SLICES = {"ddr_sapc_u.cac_phantom": 0.416, "ddr_sapc_u_s.cac_phantom": 0.188}
 """Foreground mean IoU of these, as it was when the hundred's was measured."""
 DEFAULT = "ddr_sapc_u.cac_phantom"
 
@@ -78,7 +78,6 @@ def test_the_manifests_figures_are_the_results(root, name):
         assert (metric.value, metric.n, metric.seed) == (round(value, 4), n, result["evaluation"]["seed"]), metric
 
 
-@pytest.mark.xfail(reason="0.594: the stage that made it find calcium in a real heart took 0.05", strict=True)
 def test_the_default_is_as_good_as_was_asked_for(root):
     """Foreground mean IoU of at least 0.60 on the phantom's test."""
     slices = result_of(root, DEFAULT)["test"]["slices"]
@@ -133,7 +132,7 @@ def test_the_other_cases_figures_are_the_results(root):
     for name, *cells in table_in(root, "weights.md", "| weights | test, 95 % interval |"):
         result = result_of(root, name, ".seed1")
         assert result["weights"] == f"weights/{load_manifest()[name].filename}"
-        assert (result["evaluation"]["seed"], result["evaluation"]["slices"]) == (1, 300)
+        assert (result["evaluation"]["seed"], result["evaluation"]["slices"]) == (1, 100)
         parts = result["test"]["slices"], result["test"]["slices_without_contrast"], result["shifted"]["slices"]
         assert cells == [
             "{:.2f}, {:.2f} to {:.2f}".format(part["foreground_mean_iou"], *part["foreground_mean_iou_95"])
@@ -200,15 +199,7 @@ def test_they_find_what_they_found_when_they_were_measured(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "totalseg_cta_pulmonary",
-        "totalseg_cta_aorta",
-        pytest.param("totalseg_dicom_j2k", marks=pytest.mark.xfail(reason="breastbone, ribs", strict=True)),
-        "ct_small",
-    ],
-)
+@pytest.mark.parametrize("name", ["totalseg_cta_pulmonary", "totalseg_cta_aorta", "totalseg_dicom_j2k", "ct_small"])
 def test_false_calcium_in_real_scans(example, test_data, name):
     pytest.importorskip("SimpleITK")
     scans = example("real_scans")
