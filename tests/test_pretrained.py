@@ -94,7 +94,7 @@ def test_results_are_of_a_commit(root, name, kind):
 def test_the_tables_figures_are_the_results(root):
     kinds = {
         "test": ("test", "slices"),
-        "test, cases without contrast": ("test", "slices_without_contrast"),
+        "test, the same cases simulated without contrast": ("test", "slices_without_contrast"),
         "shifted": ("shifted", "slices"),
     }
     shown, name = [], ""
