@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from typing import Any
@@ -71,13 +72,17 @@ def evaluate_slices(
 
 
 def interval(counts: NDArray[np.int64]) -> list[float]:
-    """The foreground's mean IoU in the middle 95 of 100 drawings of as many slices, from confusions (N, 4, 4)."""
+    """The foreground's mean IoU in the middle 95 of 100 drawings of as many slices, from confusions (N, 4, 4).
+
+    NaN where nothing is calcium and nothing is called so.
+    """
     drawn = np.random.default_rng(0).integers(len(counts), size=(RESAMPLES, len(counts)))
     pooled = np.stack([counts[rows].sum(0) for rows in drawn])  # (RESAMPLES, 4, 4)
     hits = np.diagonal(pooled, axis1=1, axis2=2)
-    with np.errstate(invalid="ignore"):  # a class that was not drawn
-        iou = hits / (pooled.sum(1) + pooled.sum(2) - hits)
-    return [float(x) for x in np.quantile(np.nanmean(iou[:, 1:], axis=1), (0.025, 0.975))]
+    union = pooled.sum(1) + pooled.sum(2) - hits
+    iou = np.ma.masked_array(hits, union == 0) / np.maximum(union, 1)  # less what was not drawn
+    means = iou[:, 1:].mean(axis=1).compressed()
+    return np.quantile(means, (0.025, 0.975)).tolist() if means.size else [math.nan, math.nan]
 
 
 def evaluate_cases(

@@ -76,6 +76,7 @@ def test_the_interval_is_that_of_drawn_slices(example, result):
     assert few < low
     without = np.diag([100, 3, 3, 0])
     assert evaluation.interval(np.stack([without] * 3)) == [1, 1]
+    assert np.isnan(evaluation.interval(np.stack([np.diag([100, 0, 0, 0])] * 3))).all()
     low, high = result["test"]["slices"]["foreground_mean_iou_95"]
     assert low <= result["test"]["slices"]["foreground_mean_iou"] <= high
 
