@@ -15,14 +15,13 @@ from torch.utils.data import DataLoader, Dataset
 from ddrsapc.ct import Volume, VolumeMeta
 from ddrsapc.data import Batch, make_loader, shard_batches
 from ddrsapc.inference import CALCIUM_HU, predict
+from ddrsapc.metrics import ConfusionMatrix
 from ddrsapc.models import SegmentationModel
 from ddrsapc.phantom import PhantomCase, PhantomDataset, PhantomParameters, make_case
 from ddrsapc.scoring import LesionDetection, detect_lesions, score_agreement, score_volume
 from ddrsapc.training import BatchPreparation, evaluate
 
 RESAMPLES = 2000
-CALCIUM = 0.7
-"""Of the slices, those that are drawn through a lesion; of whole scans three in ten are."""
 PASSES = {"cpu": 7, "cuda": 100}
 
 
@@ -40,25 +39,17 @@ class Cases(Dataset[PhantomCase]):
 
 
 def evaluate_slices(
-    model: SegmentationModel,
-    split: Any,
-    size: int,
-    n: int,
-    *,
-    seed: int,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    parameters: PhantomParameters,
+    model: SegmentationModel, data: PhantomDataset, *, device: torch.device, batch_size: int, workers: int
 ) -> dict[str, Any]:
     """IoU on slices, each of another case, of the labels as the network gives them."""
-    data = PhantomDataset(split, size, n, seed, calcium=CALCIUM, parameters=parameters)
-    loader = make_loader(data, shard_batches(n, batch_size), workers=workers)
+    loader = make_loader(data, shard_batches(len(data), batch_size), workers=workers)
     counts: list[torch.Tensor] = []  # (4, 4) of each slice
 
     def count(batch: Batch, prediction: torch.Tensor) -> None:
         for labels, predicted in zip(batch.labels.to(device), prediction, strict=True):
-            counts.append(torch.bincount(4 * labels.flatten().long() + predicted.flatten(), minlength=16).view(4, 4))
+            confusion = ConfusionMatrix(4, device=device)
+            confusion.update(predicted, labels)
+            counts.append(confusion.counts)
 
     found = evaluate(model, loader, BatchPreparation(model.input_config, device), on_batch=count)
     return {
@@ -85,20 +76,10 @@ def interval(counts: NDArray[np.int64]) -> list[float]:
     return np.quantile(means, (0.025, 0.975)).tolist() if means.size else [math.nan, math.nan]
 
 
-def evaluate_cases(
-    model: SegmentationModel,
-    split: Any,
-    size: int,
-    n: int,
-    *,
-    seed: int,
-    batch_size: int,
-    workers: int,
-    parameters: PhantomParameters,
-) -> dict[str, Any]:
+def evaluate_cases(model: SegmentationModel, cases: Cases, *, batch_size: int, workers: int) -> dict[str, Any]:
     """Scores and lesions of whole scans, labelled as `ddrsapc predict` does: what is below 130 HU is no calcium."""
     rows, detections = [], []
-    loader = DataLoader(Cases(split, size, n, seed, parameters), batch_size=None, num_workers=workers) if n else ()
+    loader = DataLoader(cases, batch_size=None, num_workers=workers) if len(cases) else ()
     for case in loader:
         volume = Volume(
             case.hu, case.spacing, case.affine, np.arange(len(case.hu)) * case.spacing[0], VolumeMeta("", ())
@@ -120,7 +101,7 @@ def evaluate_cases(
         )
     scores = {key: [row["agatston"][key] for row in rows] for key in ("predicted", "true")}
     return {
-        "count": n,
+        "count": len(cases),
         "agatston": score_agreement(**scores).to_dict(),
         "lesions": LesionDetection.total(detections).to_dict(),
         "scans": rows,
