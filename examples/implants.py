@@ -120,10 +120,12 @@ def evaluate(model: SegmentationModel, heart: RealHeart, *, contrast: bool) -> t
     tried: set[tuple[float, ...]] = set()  # the LM's end is where LAD and LCX begin
     for site, places in everywhere.items():
         for place in places:
-            made = implant(heart, place, contrast=contrast)
-            if made is None or tuple(place) in tried:
+            if tuple(place) in tried:
                 continue
             tried.add(tuple(place))
+            made = implant(heart, place, contrast=contrast)
+            if made is None:
+                continue
             hu, calcium = made
             labels = find(model, hu)
             found = np.bincount(labels[calcium], minlength=4)[1:]

@@ -72,6 +72,14 @@ def settings() -> dict[str, Any]:
     }
 
 
+def runs(output: Path) -> dict[str, Any]:
+    """Optimizer, loss, window and all else of both lessons, as `fit` wrote it."""
+    return {
+        lesson: json.loads((output / lesson / "config.json").read_text(encoding="utf-8"))
+        for lesson in ("courses", "calcium")
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, test, write; one line on stderr and 2 for a folder that cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         iou = iou_by_class(train(args.output))
-        result = settings() | {"iou": iou} | made_by(torch.device("cpu"))
+        result = settings() | {"iou": iou, "runs": runs(args.output)} | made_by(torch.device("cpu"))
         write_atomically(args.output / "difficulty.json", (json.dumps(result, indent=1) + "\n").encode())
     except (CheckpointError, NonFiniteError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -88,17 +88,17 @@ def heart_of(scan: RealScan) -> NDArray[np.bool_] | None:
     return None if scan.heart is None else heart_mask(scan.heart, sitk.ReadImage(str(scan.path)))
 
 
-def evaluate(model: SegmentationModel, scan: RealScan) -> tuple[Found, Volume, NDArray[np.uint8]]:
-    """What the network finds in a scan, the scan and its labels (Z, H, W)."""
-    volume = read_volume(scan.path)
+def evaluate(
+    model: SegmentationModel, scan: RealScan, volume: Volume, heart: NDArray[np.bool_] | None
+) -> tuple[Found, NDArray[np.uint8]]:
+    """What the network finds in a scan that was read, with its mask of the heart; and its labels (Z, H, W)."""
     labels = predict(model, volume)
-    heart = heart_of(scan)
     outside = labels > 0 if heart is None else (labels > 0) & ~heart
     spacing = volume.spacing or (1.0, 1.0, 1.0)
     voxel = float(np.prod(spacing))
     vessels = {name: float((labels == label).sum()) * voxel for label, name in VESSELS.items()}
     found = Found(scan.name, len(labels), spacing, float(outside.sum()) * voxel, scan.limit_mm3, vessels)
-    return found, volume, labels
+    return found, labels
 
 
 def picture(
@@ -142,8 +142,9 @@ def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str
         if not scan.path.exists():
             print(f"{scan.name}: not here")
             continue
-        found, volume, labels = evaluate(model, scan)
-        picture(found, volume, labels, heart_of(scan)).save(output / f"{scan.name}.png")
+        volume, heart = read_volume(scan.path), heart_of(scan)
+        found, labels = evaluate(model, scan, volume, heart)
+        picture(found, volume, labels, heart).save(output / f"{scan.name}.png")
         rows.append(asdict(found))
         print(f"{found.name}: {found.false_mm3:.1f} mm3 false, at most {found.limit_mm3:g} expected")
     summary = {
