@@ -3,12 +3,14 @@
     python examples/pretrain.py ddr_sapc_u_s outputs/small
     python examples/pretrain.py ddr_sapc_u outputs/large --widen outputs/small/last.safetensors
     python examples/pretrain.py ddr_sapc_u outputs/finished --finish outputs/large/last.safetensors
-    python examples/pretrain.py ddr_sapc_u outputs/final --refine outputs/finished/last.safetensors
+    python examples/pretrain.py ddr_sapc_u outputs/refined --refine outputs/finished/last.safetensors
+    python examples/pretrain.py ddr_sapc_u outputs/final --contrast outputs/refined/last.safetensors
 
 Calcium fills a few pixels in a hundred thousand, too few to learn the places of the arteries from: first these are
 labelled themselves. Then calcium, in whole slices of low resolution, with crops of full resolution among them, with
 bright spots that are none, in whole slices of full resolution; to finish, upper abdomens and more bones among them; to
-refine, more contrast and more calcium of aorta, aortic valve and mitral annulus.
+refine, more contrast and more calcium of aorta, aortic valve and mitral annulus; and scans with contrast that have no
+calcium, and slices above the heart.
 Every image is another case. Killed, the same command goes on from its last checkpoint.
 """
 
@@ -32,11 +34,13 @@ from pretrain_data import (
     Bones,
     Courses,
     Decoys,
+    Interspersed,
     Varied,
     WholeAndCropped,
-    WithAbdomens,
     abdomens,
+    lumens,
     slices,
+    upper_chests,
 )
 from torch.utils.data import Dataset
 
@@ -58,7 +62,7 @@ INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
 class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
-    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined"]
+    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined", "contrast"]
     """Of its data, see `data`."""
     steps: int
     batch_size: int
@@ -72,28 +76,33 @@ class Stage:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
         chests: dict[str, Any] = {"contrast_rate": self.contrast}
-        if self.name in {"abdomens", "whole", "refined"}:
+        if self.name in {"abdomens", "whole", "refined", "contrast"}:
             chests["noise_sd"] = QUIET
-        if self.name == "refined":
+        if self.name in {"refined", "contrast"}:
             chests |= SPARED
         low = slices(SIDE, n, seed, (160.0, 300.0))
         whole, full = slices(SIDE, n, seed, (200.0, 400.0), **chests), slices(FULL, n, seed, (160.0, 500.0), **chests)
         whole_below, full_below = abdomens(SIDE, n, seed, (250.0, 550.0)), abdomens(FULL, n, seed, (300.0, 550.0))
         few, many = Bones(part=0.4), Bones(part=0.6, ribs=True)
-        everything = WithAbdomens(Decoys(full, bones=few), Decoys(full_below, bones=many, vessels=True), every=3)
+        hearts, below = Decoys(full, bones=few), Decoys(full_below, bones=many, vessels=True)
+        above = Decoys(upper_chests(FULL, n, seed, (160.0, 500.0)), bones=many, vessels=True)
+        bright = Decoys(lumens(FULL, n, seed, (160.0, 500.0)), bones=few, vessels=True)
+        beside = Interspersed(above, below, every=8)  # of every fourth image, the second
+        everything = Interspersed(hearts, below, every=3)
         datasets: dict[str, Dataset[Sample]] = {
             "courses": Courses(low),
             "low": low,
             "mixed": WholeAndCropped(whole, full),
             "decoys": WholeAndCropped(Decoys(whole), Decoys(full)),
             "full": Decoys(full),
-            "abdomens": WithAbdomens(
+            "abdomens": Interspersed(
                 WholeAndCropped(Decoys(whole, bones=few), Decoys(full, bones=few)),
                 WholeAndCropped(Decoys(whole_below, bones=many), Decoys(full_below, bones=many)),
                 every=3,
             ),
             "whole": Varied(everything, seed),
             "refined": Varied(everything, seed, part=0.6),
+            "contrast": Varied(Interspersed(Interspersed(hearts, bright, every=2), beside, every=4), seed, part=0.6),
         }
         return datasets[self.name]
 
@@ -118,6 +127,8 @@ FINISH: tuple[Stage, ...] = (
 )
 """After either of them."""
 REFINE: tuple[Stage, ...] = (Stage(name="refined", steps=900, batch_size=4, lr=4e-4, contrast=0.5, bn_batches=32),)
+"""After that."""
+CONTRAST: tuple[Stage, ...] = (Stage(name="contrast", steps=400, batch_size=4, lr=3e-4, contrast=0.2, bn_batches=32),)
 """After that."""
 
 
@@ -203,6 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin.add_argument("--widen", type=Path, metavar="WEIGHTS", help="begin with those of a network half as wide")
     begin.add_argument("--finish", type=Path, metavar="WEIGHTS", help="go on from the network's own: abdomens, bones")
     begin.add_argument("--refine", type=Path, metavar="WEIGHTS", help="go on from finished ones: contrast, valves")
+    begin.add_argument(
+        "--contrast", type=Path, metavar="WEIGHTS", help="go on from refined ones: no calcium in contrast"
+    )
     args = parser.parse_args(argv)
     try:
         run(
@@ -212,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             small=args.widen,
             trained=args.finish,
             finished=args.refine,
+            refined=args.contrast,
             amp=args.amp,
         )
     except (CheckpointError, NonFiniteError, WeightsError, OSError, ValueError) as error:
@@ -228,6 +243,7 @@ def run(
     small: Path | None = None,
     trained: Path | None = None,
     finished: Path | None = None,
+    refined: Path | None = None,
     amp: Amp = "none",
 ) -> None:
     """Train a network from scratch, with a small one's weights to begin with, or on from its own, finished or not."""
@@ -245,6 +261,9 @@ def run(
     if finished is not None:
         load_weights(model, finished)
         stages, first_seed = REFINE, len(FROM_SCRATCH + WIDENED + FINISH)
+    if refined is not None:
+        load_weights(model, refined)
+        stages, first_seed = CONTRAST, len(FROM_SCRATCH + WIDENED + FINISH + REFINE)
     val = PhantomDataset("val", FULL, VALIDATED, seed=0)
     for seed, stage in enumerate(stages, first_seed):
         folder = output / f"{seed}_{stage.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -183,18 +183,28 @@ class WholeAndCropped(Dataset[Sample]):
         return Sample(hu[0, 0].to(image.dtype), labels[0], name)
 
 
-class WithAbdomens(Dataset[Sample]):
-    """Of `every` images, one of an upper abdomen, of which nothing is coronary calcium; the others as they are."""
+class Slices(Protocol):
+    """A dataset that a training run knows again."""
 
-    def __init__(self, chests: WholeAndCropped | Decoys, abdomens: WholeAndCropped | Decoys, *, every: int) -> None:
-        self.chests, self.abdomens, self.every = chests, abdomens, every
-        self.fingerprint = f"{chests.fingerprint} every {every} {abdomens.fingerprint}"
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class Interspersed(Dataset[Sample]):
+    """Of `every` images of some kind, one of another."""
+
+    def __init__(self, most: Slices, few: Slices, *, every: int) -> None:
+        self.most, self.few, self.every = most, few, every
+        self.fingerprint = f"{most.fingerprint} every {every} {few.fingerprint}"
 
     def __len__(self) -> int:
-        return len(self.abdomens)
+        return len(self.few)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.chests[index] if index % self.every else self.abdomens[index]
+        return self.most[index] if index % self.every else self.few[index]
 
 
 def varied(image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -238,7 +248,7 @@ def varied(image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tens
 class Varied(Dataset[Sample]):
     """Slices of which a part shows other shapes of bodies, see `varied`; the rest are as they are."""
 
-    def __init__(self, plain: WithAbdomens, seed: int, *, part: float = 1.0) -> None:
+    def __init__(self, plain: Slices, seed: int, *, part: float = 1.0) -> None:
         self.plain, self.seed, self.part = plain, seed, part
         self.fingerprint = f"varied {part} {seed} {plain.fingerprint}"
 
@@ -251,18 +261,36 @@ class Varied(Dataset[Sample]):
         return Sample(image, label, name) if rng.random() >= self.part else Sample(*varied(image, label, rng), name)
 
 
-def abdomens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
-    """Slices from the heart's lower edge downwards, soft tissue or fat in the place of lung."""
+def beside_the_heart(
+    size: int, n: int, seed: int, field_of_view: tuple[float, float], **changes: Any
+) -> PhantomDataset:
+    """Few slices of each case, which `shift_z` moves away; six in ten have contrast."""
     parameters = PhantomParameters(
         field_of_view=field_of_view,
         usual_field_of_view=sum(field_of_view) / 2,
         slices=10,
-        shift_z=(50.0, 58.0),
-        lung=(-110.0, 60.0),
         contrast_rate=0.6,
         noise_sd=QUIET,
+        **changes,
     )
     return PhantomDataset("train", size, n, seed, parameters=parameters)
+
+
+def abdomens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
+    """Slices from the heart's lower edge downwards, soft tissue or fat in the place of lung."""
+    return beside_the_heart(size, n, seed, field_of_view, shift_z=(50.0, 58.0), lung=(-110.0, 60.0))
+
+
+def upper_chests(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
+    """Slices from the heart's upper edge upwards."""
+    return beside_the_heart(size, n, seed, field_of_view, shift_z=(-75.0, -50.0))
+
+
+def lumens(size: int, n: int, seed: int, field_of_view: tuple[float, float]) -> PhantomDataset:
+    """Any slices of cases with contrast, of which seven in ten have no coronary calcium."""
+    changes: dict[str, Any] = {"contrast_rate": 1.0, "positive_rate": 0.3, "noise_sd": QUIET, **SPARED}
+    parameters = PhantomParameters(field_of_view=field_of_view, **changes)
+    return PhantomDataset("train", size, n, seed, calcium=0.0, parameters=parameters)
 
 
 def slices(size: int, n: int, seed: int, field_of_view: tuple[float, float], **changes: Any) -> PhantomDataset:
