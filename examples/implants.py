@@ -23,9 +23,9 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from provenance import made_by
-from real_scans import command_line, heart_mask
-from scipy.ndimage import binary_dilation, gaussian_filter, label, zoom  # type: ignore[import-untyped]
+from provenance import made_by, sha256
+from real_scans import FINER, THICKER, command_line, finer_slice, heart_mask
+from scipy.ndimage import binary_dilation, gaussian_filter, label  # type: ignore[import-untyped]
 
 import ddrsapc
 from ddrsapc.inference import CALCIUM_HU
@@ -35,7 +35,6 @@ from ddrsapc.phantom.lesions import LABELS
 from ddrsapc.report.overlay import panel
 from ddrsapc.scoring import VESSELS
 
-FINER = 3  # pixels in the place of one: 0.5 mm, as cardiac scans have them
 RADIUS, SIGMA, CALCIUM = 2.0, 0.68, 600.0  # mm, mm of the point spread, HU (400 mg/ml)
 BLOOD = (40.0, 15.0)  # HU and its noise
 ELSEWHERE: dict[str, list[Sequence[float]]] = {
@@ -90,15 +89,15 @@ def implant(
         contrast: whether the contrast stays.
     """
     z, row, column = heart.centroid + np.array(place)[[2, 1, 0]] / heart.mm
-    first = round(z - 0.5)
-    if not (0 <= first < len(heart.hu) - 1 and 0 < row < heart.hu.shape[1] and 0 < column < heart.hu.shape[2]):
+    first = round(z - (THICKER - 1) / 2)
+    if not (0 <= first <= len(heart.hu) - THICKER and 0 < row < heart.hu.shape[1] and 0 < column < heart.hu.shape[2]):
         return None
-    part = slice(first, first + 2)
+    part = slice(first, first + THICKER)
     hu = heart.hu[part].copy()
     if not contrast:
         noise = np.random.default_rng(0).normal(*BLOOD, hu.shape)
         hu = np.where(heart.blood[part], np.minimum(hu, noise), hu)
-    fine, mm = zoom(hu.mean(0), FINER, order=1, grid_mode=True, mode="nearest"), heart.mm / FINER
+    fine, mm = finer_slice(hu), heart.mm / FINER
     rows, columns = (np.arange(n) - ((at + 0.5) * FINER - 0.5) for n, at in zip(fine.shape, (row, column), strict=True))
     disc = gaussian_filter((np.hypot(rows[:, None], columns) * mm < RADIUS).astype(float), SIGMA / mm)
     fine += disc * (CALCIUM - fine)
@@ -179,6 +178,7 @@ def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str
     about = {
         "model": name,
         "weights": None if weights is None else str(weights),
+        "weights_sha256": None if weights is None else sha256(weights),
         "scans": summaries,
         **made_by(torch.device("cpu")),
     }

@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=40, help="simulated cases in the histograms")
     parser.add_argument("--all", action="store_true", help="also what takes minutes")
     arguments = parser.parse_args(argv)
+    if arguments.cases < 1:
+        parser.error(f"--cases must be at least 1, got {arguments.cases}")
     try:
         figures = run(arguments)
     except (OSError, ValueError) as error:

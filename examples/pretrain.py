@@ -17,6 +17,7 @@ Every image is another case. Killed, the same command goes on from its last chec
 from __future__ import annotations
 
 import argparse
+import filecmp
 import shutil
 import sys
 from collections.abc import Sequence
@@ -130,6 +131,12 @@ REFINE: tuple[Stage, ...] = (Stage(name="refined", steps=900, batch_size=4, lr=4
 """After that."""
 CONTRAST: tuple[Stage, ...] = (Stage(name="contrast", steps=400, batch_size=4, lr=3e-4, contrast=0.2, bn_batches=32),)
 """After that."""
+BEGINNINGS = {
+    "widen": "begin with those of a network half as wide",
+    "finish": "go on from the network's own: abdomens, bones",
+    "refine": "go on from finished ones: contrast, valves",
+    "contrast": "go on from refined ones: contrast without calcium, slices above the heart",
+}
 
 
 def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 0.02) -> None:
@@ -211,66 +218,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--width", type=int, help="channels of the network's first level (the network's own)")
     parser.add_argument("--amp", choices=get_args(Amp), default="none", help="as of `ddrsapc train` (%(default)s)")
     begin = parser.add_mutually_exclusive_group()
-    begin.add_argument("--widen", type=Path, metavar="WEIGHTS", help="begin with those of a network half as wide")
-    begin.add_argument("--finish", type=Path, metavar="WEIGHTS", help="go on from the network's own: abdomens, bones")
-    begin.add_argument("--refine", type=Path, metavar="WEIGHTS", help="go on from finished ones: contrast, valves")
-    begin.add_argument(
-        "--contrast", type=Path, metavar="WEIGHTS", help="go on from refined ones: no calcium in contrast"
-    )
+    for beginning, about in BEGINNINGS.items():
+        begin.add_argument(f"--{beginning}", type=Path, metavar="WEIGHTS", help=about)
     args = parser.parse_args(argv)
+    given = {beginning: getattr(args, beginning) for beginning in BEGINNINGS if getattr(args, beginning) is not None}
     try:
-        run(
-            args.model,
-            args.output,
-            width=args.width,
-            small=args.widen,
-            trained=args.finish,
-            finished=args.refine,
-            refined=args.contrast,
-            amp=args.amp,
-        )
+        run(args.model, args.output, width=args.width, amp=args.amp, given=given)
     except (CheckpointError, NonFiniteError, WeightsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(
-    name: str,
-    output: Path,
-    *,
-    width: int | None = None,
-    small: Path | None = None,
-    trained: Path | None = None,
-    finished: Path | None = None,
-    refined: Path | None = None,
-    amp: Amp = "none",
-) -> None:
-    """Train a network from scratch, with a small one's weights to begin with, or on from its own, finished or not."""
+def run(name: str, output: Path, *, width: int | None, amp: Amp, given: dict[str, Path]) -> None:
+    """Train a network from scratch, or with one of the beginnings and its weights."""
     torch.manual_seed(0)
     options: dict[str, Any] = {} if width is None else {"width": width}
     model = ddrsapc.create_model(name, num_classes=4, **options)
     model.input_config = INPUT
-    stages, first_seed = FROM_SCRATCH, 0
-    if small is not None:
-        widen(load_trained(small), model)
-        stages, first_seed = WIDENED, len(FROM_SCRATCH)
-    if trained is not None:
-        load_weights(model, trained)
-        stages, first_seed = FINISH, len(FROM_SCRATCH + WIDENED)
-    if finished is not None:
-        load_weights(model, finished)
-        stages, first_seed = REFINE, len(FROM_SCRATCH + WIDENED + FINISH)
-    if refined is not None:
-        load_weights(model, refined)
-        stages, first_seed = CONTRAST, len(FROM_SCRATCH + WIDENED + FINISH + REFINE)
+    schedules = {"": FROM_SCRATCH, "widen": WIDENED, "finish": FINISH, "refine": REFINE, "contrast": CONTRAST}
+    beginning, weights = next(iter(given.items()), ("", None))
+    if weights is not None:
+        if beginning == "widen":
+            widen(load_trained(weights), model)
+        else:
+            load_weights(model, weights)
+        keep_beginning(weights, output)
+    first_seed = sum(len(stages) for stages in list(schedules.values())[: list(schedules).index(beginning)])
     val = PhantomDataset("val", FULL, VALIDATED, seed=0)
-    for seed, stage in enumerate(stages, first_seed):
+    for seed, stage in enumerate(schedules[beginning], first_seed):
         folder = output / f"{seed}_{stage.name}"
         schedule: dict[str, Any] = {key: getattr(stage, key) for key in ("batch_size", "lr", "bn_batches")}
         last = train_once(model, stage.data(seed), val, folder, seed=seed, amp=amp, **schedule)
         model = load_trained(last)
     shutil.copyfile(last, output / "last.safetensors")
+
+
+def keep_beginning(weights: Path, output: Path) -> None:
+    """Put the weights that a run begins with beside its checkpoints.
+
+    Raises:
+        ValueError: if other ones are there: the checkpoints are another run's.
+    """
+    kept = output / "first.safetensors"
+    if kept.exists() and not filecmp.cmp(weights, kept, shallow=False):
+        raise ValueError(f"{output} holds a run that began with other weights than {weights}; take another folder")
+    output.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, kept)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 import shlex
@@ -38,3 +39,8 @@ def commit() -> str | None:
 def made_by(device: torch.device) -> dict[str, Any]:
     """Hardware, commit and command."""
     return {"hardware": hardware(device), "commit": commit(), "command": shlex.join(["python", *sys.argv])}
+
+
+def sha256(path: Path | str) -> str:
+    """Of a file's bytes."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

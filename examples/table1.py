@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import made_by
+from provenance import made_by, sha256
 from table1_evaluation import Cases, evaluate_cases, evaluate_slices, measure_speed
 from torch import nn
 
@@ -153,6 +153,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "network": model.architecture,
         "options": options,
         "weights": args.weights,
+        "weights_sha256": sha256(args.weights) if str(args.weights).endswith(".safetensors") else None,
         "recipe": recipe,
         "seed": args.seed,
         "evaluation": {

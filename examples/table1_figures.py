@@ -215,7 +215,7 @@ def draw_agreement(results: Mapping[str, Result]) -> Figure:
 
 
 def draw_panels(results: Mapping[str, Result], *, items: Sequence[int] | None = None, count: int = 4) -> Figure | None:
-    """Slices of the test: input, truth and up to four networks; None if no network's weights lie beside its JSON.
+    """Slices of the test: input, truth and up to four networks; None if there are weights of none, see `_weights`.
 
     The slices are those with most vessels, then with most calcium, whatever is predicted; or `items`.
     """
@@ -264,7 +264,10 @@ def draw_panels(results: Mapping[str, Result], *, items: Sequence[int] | None = 
 
 
 def _weights(result: Result) -> Path:
-    return Path(result["file"]).with_suffix(".safetensors")
+    """Beside the JSON, where the command trained; else those that it was given."""
+    beside = Path(result["file"]).with_suffix(".safetensors")
+    given = result["weights"]
+    return Path(given) if given and not beside.is_file() else beside
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -298,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw_agreement(results).savefig(args.output / "agreement.png", dpi=110)
         panels = draw_panels(results, items=args.items)
         if panels is None:
-            print("no panels.png: no weights lie beside the JSON files", file=sys.stderr)
+            print("no panels.png: no weights are there, beside the JSON files or where the JSON says", file=sys.stderr)
         else:
             panels.savefig(args.output / "panels.png", dpi=130)
     except (CheckpointError, IndexError, OSError, ValueError) as error:

@@ -87,8 +87,10 @@ def test_the_default_is_as_good_as_was_asked_for(root):
 
 @pytest.mark.parametrize("kind", ["", ".seed1", ".real_scans", ".implants"])
 @pytest.mark.parametrize("name", NAMES)
-def test_results_are_of_a_commit(root, name, kind):
-    assert re.fullmatch("[0-9a-f]{40}", result_of(root, name, kind)["commit"])
+def test_results_are_of_a_commit_and_of_these_weights(root, name, kind):
+    result = result_of(root, name, kind)
+    assert re.fullmatch("[0-9a-f]{40}", result["commit"])
+    assert result["weights_sha256"] == load_manifest()[name].sha256
 
 
 def test_the_tables_figures_are_the_results(root):
@@ -207,7 +209,7 @@ def test_false_calcium_in_real_scans(example, test_data, name, scan_name):
     pytest.importorskip("SimpleITK")
     scans = example("real_scans")
     (scan,) = [one for one in scans.real_scans(test_data) if one.name == scan_name]
-    volume, heart = scans.read_volume(scan.path), scans.heart_of(scan)
+    volume, heart = scan.read()
     found, labels = scans.evaluate(ddrsapc.optimize_for_inference(ddrsapc.create_model(name)), scan, volume, heart)
     assert labels.shape == volume.hu.shape
     assert found.false_mm3 <= scan.limit_mm3

@@ -85,6 +85,13 @@ def test_no_real_scans_where_they_are_looked_for(figures, measures, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
+def test_no_cases(figures, monkeypatch, capsys):
+    monkeypatch.setattr(figures, "calibration", lambda: pytest.fail("measured before it looked"))
+    with pytest.raises(SystemExit):
+        figures.main(["--cases", "0"])
+    assert "--cases must be at least 1, got 0" in capsys.readouterr().err
+
+
 @pytest.fixture
 def committed(root):
     """What `examples/phantom_figures.py --all` wrote when it was run last."""

@@ -101,7 +101,7 @@ def test_bones_have_a_shell_around_marrow(bones, hollow, pretrain_data):
 
 
 def test_places_in_the_wall_lie_around_the_cavity(pretrain_data):
-    plain = pretrain_data.abdomens(512, 4, 0, (300.0, 550.0))
+    plain = pretrain_data.few(512, 4, 0, (300.0, 550.0))
     for index in range(4):
         draw, z = pretrain_data.case_of(plain, index, plain[index].name)
         cavity, place = draw.anatomy.cavity, draw.placement
@@ -119,7 +119,7 @@ def test_places_in_the_wall_lie_around_the_cavity(pretrain_data):
 
 
 def test_ribs_lie_along_the_wall(pretrain_data):
-    plain = pretrain_data.abdomens(512, 6, 0, (400.0, 550.0))
+    plain = pretrain_data.few(512, 6, 0, (400.0, 550.0))
     changed, inside = pretrain_data.Decoys(plain, bones=pretrain_data.Bones(part=1.0, ribs=True)), []
     for index in range(6):
         draw, z = pretrain_data.case_of(plain, index, plain[index].name)
@@ -135,13 +135,13 @@ def test_of_three_images_one_is_an_abdomen_without_calcium(pretrain, pretrain_da
     stage = pretrain.FINISH[0]
     data = stage.data(0)
     assert len(data) == stage.steps * stage.batch_size
-    chests = data.chests
+    chests = data.most
     assert all(data[i].image.equal(chests[i].image) for i in (1, 2))
     heart_below = 0
     for index in range(0, 36, 3):
         image, label, name = data[index]
         assert (image.shape, image.dtype) == ((256, 256), torch.int16)
-        part = data.abdomens.whole if index % 2 else data.abdomens.fine
+        part = data.few.whole if index % 2 else data.few.fine
         draw, _ = pretrain_data.case_of(part.plain, index, name)
         z = draw.placement.frame_z(int(name[name.index("[") + 1 : -1]))
         assert -95 < z < -25  # from the heart's lower edge to the last of the liver
@@ -174,7 +174,7 @@ def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined")
+    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined", "contrast")
     stages = tuple(pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names)
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0
@@ -194,6 +194,18 @@ def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path
     command[1:3] = [str(tmp_path / "refined"), "--refine"]
     assert pretrain.main(command) == 0
     assert load_trained(tmp_path / "refined" / "last.safetensors").input_config == pretrain.INPUT
+    monkeypatch.setattr(pretrain, "CONTRAST", stages[-1:])
+    command[1:] = [str(tmp_path / "contrast"), "--contrast", str(tmp_path / "refined" / "last.safetensors")]
+    assert pretrain.main(command) == 0
+    first = tmp_path / "contrast" / "first.safetensors"
+    assert first.read_bytes() == (tmp_path / "refined" / "last.safetensors").read_bytes()
+    seeds = [
+        path.name.split("_")[0] for run in ("more", "refined", "contrast") for path in (tmp_path / run).glob("*_*")
+    ]
+    assert len(set(seeds)) == len(seeds) == 3  # no case twice
+    command[-1] = str(tmp_path / "last.safetensors")
+    assert pretrain.main(command) == 2
+    assert "began with other weights" in capsys.readouterr().err
     command[0] = "unet"
     assert pretrain.main(command) == 2
     assert "last.safetensors" in capsys.readouterr().err
@@ -239,10 +251,27 @@ def test_the_last_stages_show_other_shapes(pretrain):
 
 
 def test_refining_shows_more_contrast_and_more_calcium_that_is_not_coronary(pretrain):
-    finished, refined = (
-        stage.data(0).plain.chests.plain.parameters for stage in (pretrain.FINISH[-1], *pretrain.REFINE)
-    )
+    finished, refined = (stage.data(0).plain.most.plain.parameters for stage in (pretrain.FINISH[-1], *pretrain.REFINE))
     for name in ("contrast_rate", "aortic_wall_rate", "ascending_rate", "aortic_valve_rate", "mitral_annulus_rate"):
         assert getattr(refined, name) > getattr(finished, name)
     others = {field: getattr(refined, field) for field in ("field_of_view", "noise_sd", "lad_rate")}
     assert others == {field: getattr(finished, field) for field in others}
+
+
+def test_the_last_stage_shows_contrast_without_calcium_and_slices_above_the_heart(pretrain, pretrain_data):
+    (stage,) = pretrain.CONTRAST
+    data = stage.data(0).plain
+    hearts, bright, beside = data.most.most, data.most.few, data.few
+    assert [data[i].image.equal(kind[i].image) for i, kind in ((1, hearts), (2, bright), (3, hearts))] == [True] * 3
+    assert data[4].image.equal(beside.most[4].image)  # above
+    assert data[8].image.equal(beside.few[8].image)  # below
+
+    def cases(kind, indices):
+        return [(kind[i].label, *pretrain_data.case_of(kind.plain, i, kind[i].name)) for i in indices]
+
+    lumens = cases(bright, range(2, 50, 4))
+    assert all(draw.anatomy.values["blood"] >= 150 for _, draw, _ in lumens)
+    assert sum(bool(label.any()) for label, _, _ in lumens) < 4
+    for label, draw, z in cases(beside.most, range(4, 36, 8)):
+        assert z > draw.courses["LM"].points[:, 2].min()
+        assert not label.any()

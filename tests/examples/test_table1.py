@@ -204,19 +204,28 @@ def test_table_and_pictures(figures, made, result, tmp_path):
 
 
 def test_panels_show_input_truth_and_networks(figures, made):
-    figure = figures.draw_panels(figures.read_results(made), items=[1, 0])
+    results = figures.read_results(made)
+    figure = figures.draw_panels(results, items=[1, 0])
     axes = figure.get_axes()
-    assert [one.get_title() for one in axes[:3]] == ["Input", "Truth", "U-Net, width 4"]  # given.json has no weights
-    assert len(axes) == 6
+    titles = [
+        "Input",
+        "Truth",
+        "U-Net, width 4",
+        "U-Net, width 4, weights given",
+    ]  # of which none lie beside given.json
+    assert [one.get_title().replace("\n", " ") for one in axes[:4]] == titles
+    assert len(axes) == 8
+    assert axes[2].get_xlabel() == axes[3].get_xlabel()
     assert axes[2].get_xlabel().startswith("IoU ")
     for row, item in enumerate((1, 0)):
         truth = PhantomDataset("test", 64, 5, 0, parameters=PARAMETERS)[item].label
         colours = {(255, 0, 0), (0, 255, 0), (255, 255, 0)}
-        shown = [set(map(tuple, one.images[0].get_array().reshape(-1, 3).tolist())) for one in axes[3 * row :][:2]]
+        shown = [set(map(tuple, one.images[0].get_array().reshape(-1, 3).tolist())) for one in axes[4 * row :][:2]]
         expected = {tuple(figures.PALETTE[label].tolist()) for label in truth.unique().tolist() if label}
         assert (shown[0] & colours, shown[1] & colours) == (set(), expected)
     assert (truth > 0).any()
-    assert figures.draw_panels({"gone": {"row": "unet", "file": made / "gone.json"}}) is None
+    (given,) = (result for result in results.values() if result["weights"])
+    assert figures.draw_panels({"gone": {**given, "weights": str(made / "gone.safetensors")}}) is None
 
 
 def test_plots_show_the_numbers(figures, made, result):
