@@ -101,7 +101,7 @@ def test_bones_have_a_shell_around_marrow(bones, hollow, pretrain_data):
 
 
 def test_places_in_the_wall_lie_around_the_cavity(pretrain_data):
-    plain = pretrain_data.few(512, 4, 0, (300.0, 550.0))
+    plain = pretrain_data.abdomens(512, 4, 0, (300.0, 550.0))
     for index in range(4):
         draw, z = pretrain_data.case_of(plain, index, plain[index].name)
         cavity, place = draw.anatomy.cavity, draw.placement
@@ -119,7 +119,7 @@ def test_places_in_the_wall_lie_around_the_cavity(pretrain_data):
 
 
 def test_ribs_lie_along_the_wall(pretrain_data):
-    plain = pretrain_data.few(512, 6, 0, (400.0, 550.0))
+    plain = pretrain_data.abdomens(512, 6, 0, (400.0, 550.0))
     changed, inside = pretrain_data.Decoys(plain, bones=pretrain_data.Bones(part=1.0, ribs=True)), []
     for index in range(6):
         draw, z = pretrain_data.case_of(plain, index, plain[index].name)
