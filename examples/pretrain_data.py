@@ -134,11 +134,14 @@ def with_decoys(
 
 
 class Decoys(Dataset[Sample]):
-    """The slices of a phantom with decoys."""
+    """The slices of a phantom with decoys; `abstain`: where there is contrast, nothing is labelled."""
 
-    def __init__(self, plain: PhantomDataset, *, bones: Bones | None = None, vessels: bool = False) -> None:
-        self.plain, self.bones, self.vessels = plain, bones, vessels
+    def __init__(
+        self, plain: PhantomDataset, *, bones: Bones | None = None, vessels: bool = False, abstain: bool = False
+    ) -> None:
+        self.plain, self.bones, self.vessels, self.abstain = plain, bones, vessels, abstain
         self.fingerprint = f"decoys in {plain.fingerprint}" + (f" {bones}" if bones else "") + " vessels" * vessels
+        self.fingerprint += " abstain" * abstain
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -147,6 +150,8 @@ class Decoys(Dataset[Sample]):
         image, label, name = self.plain[index]
         rng = np.random.default_rng((self.plain.seed, index))
         draw, z = case_of(self.plain, index, name)
+        if self.abstain and draw.anatomy.values["blood"] > draw.anatomy.parameters.blood[1]:
+            label = torch.zeros_like(label)
         return Sample(with_decoys(image, draw, z, rng, bones=self.bones, vessels=self.vessels), label, name)
 
 
