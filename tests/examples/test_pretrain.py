@@ -174,7 +174,7 @@ def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined", "contrast")
+    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined", "contrast", "abstain")
     stages = tuple(pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names)
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0
@@ -275,3 +275,21 @@ def test_the_last_stage_shows_contrast_without_calcium_and_slices_above_the_hear
     for label, draw, z in cases(beside.most, range(4, 36, 8)):
         assert z > draw.courses["LM"].points[:, 2].min()
         assert not label.any()
+
+
+def test_where_there_is_contrast_nothing_is_labelled_at_last(pretrain, pretrain_data):
+    (contrast,), (abstain,) = (stages for stages in (pretrain.CONTRAST, pretrain.ABSTAIN))
+    before, after = (stage.data(0).plain.most.most for stage in (contrast, abstain))
+    assert abstain.data(0).plain.most.few.abstain
+    labelled = {True: [0, 0], False: [0, 0]}
+    for index in range(1, 60, 2):
+        item, again = after.plain[index], after[index]
+        draw, _ = pretrain_data.case_of(after.plain, index, item.name)
+        bright = draw.anatomy.values["blood"] >= 150
+        labelled[bright][0] += bool(item.label.any())
+        labelled[bright][1] += bool(again.label.any())
+        assert again.label.equal(torch.zeros_like(item.label) if bright else item.label)
+    assert labelled[True][0] > 1
+    assert labelled[True][1] == 0
+    assert labelled[False][1] == labelled[False][0] > 5
+    assert not before.abstain
