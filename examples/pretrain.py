@@ -10,9 +10,9 @@
 Calcium fills a few pixels in a hundred thousand, too few to learn the places of the arteries from: first these are
 labelled themselves. Then calcium, in whole slices of low resolution, with crops of full resolution among them, with
 bright spots that are none, in whole slices of full resolution; to finish, upper abdomens and more bones among them; to
-refine, more contrast and more calcium of aorta, aortic valve and mitral annulus; and scans with contrast that have no
-calcium, and slices above the heart. At last, scans with contrast whose calcium is not labelled: scores are defined
-without contrast, and a bright lumen is worse when taken for calcium than calcium when it is missed.
+refine, more contrast and more calcium of aorta, aortic valve and mitral annulus. No published weights have had the last
+two yet: scans with contrast that have no calcium, and slices above the heart; then scans with contrast whose calcium is
+not labelled, as scores are defined without contrast.
 Every image is another case. Killed, the same command goes on from its last checkpoint.
 """
 

@@ -17,9 +17,12 @@ from ddrsapc.training import BatchPreparation, evaluate
 
 NAMES = list_pretrained()
 SLICES = 6  # the first of the hundred that the manifest's figures are of
-OF_SLICES = {"ddr_sapc_u.cac_phantom": 0.416, "ddr_sapc_u_s.cac_phantom": 0.188}
+OF_SLICES = {"ddr_sapc_u.cac_phantom": 0.416, "ddr_sapc_u_s.cac_phantom": 0.447}
 """Foreground mean IoU of these, as it was when the hundred's was measured."""
 DEFAULT = "ddr_sapc_u.cac_phantom"
+BRIGHT = pytest.mark.xfail(
+    strict=True, reason="bright lumen and bones above the heart are called calcium: docs/weights.md"
+)
 
 NO_NETWORK = """
 import socket, sys
@@ -210,8 +213,8 @@ def test_they_find_what_they_found_when_they_were_measured(name):
     [
         "totalseg_cta_pulmonary",
         "totalseg_cta_aorta",
-        "totalseg_cta_pulmonary_fine",
-        "totalseg_cta_aorta_fine",
+        pytest.param("totalseg_cta_pulmonary_fine", marks=BRIGHT),
+        pytest.param("totalseg_cta_aorta_fine", marks=BRIGHT),
         "totalseg_dicom_j2k",
         "ct_small",
     ],
