@@ -23,11 +23,12 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from provenance import made_by, sha256
+from provenance import made_by
 from real_scans import FINER, THICKER, command_line, finer_slice, heart_mask
 from scipy.ndimage import binary_dilation, gaussian_filter, label  # type: ignore[import-untyped]
 
 import ddrsapc
+from ddrsapc.hub import verify_weights
 from ddrsapc.inference import CALCIUM_HU
 from ddrsapc.models import SegmentationModel
 from ddrsapc.phantom.frame import COURSES
@@ -178,7 +179,7 @@ def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str
     about = {
         "model": name,
         "weights": None if weights is None else str(weights),
-        "weights_sha256": None if weights is None else sha256(weights),
+        "weights_sha256": None if weights is None else verify_weights(weights).sha256,
         "scans": summaries,
         **made_by(torch.device("cpu")),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 import shlex
@@ -39,8 +38,3 @@ def commit() -> str | None:
 def made_by(device: torch.device) -> dict[str, Any]:
     """Hardware, commit and command."""
     return {"hardware": hardware(device), "commit": commit(), "command": shlex.join(["python", *sys.argv])}
-
-
-def sha256(path: Path | str) -> str:
-    """Of a file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

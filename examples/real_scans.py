@@ -25,13 +25,13 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from provenance import made_by, sha256
+from provenance import made_by
 from pydicom.data import get_testdata_file
 from scipy.ndimage import binary_erosion, zoom  # type: ignore[import-untyped]
 
 import ddrsapc
 from ddrsapc.ct import SliceOrientation, Volume, read_volume
-from ddrsapc.hub import WeightsError
+from ddrsapc.hub import WeightsError, verify_weights
 from ddrsapc.inference import predict
 from ddrsapc.models import SegmentationModel
 from ddrsapc.report.overlay import OPACITY, legend, panel
@@ -193,7 +193,7 @@ def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str
     summary = {
         "model": name,
         "weights": None if weights is None else str(weights),
-        "weights_sha256": None if weights is None else sha256(weights),
+        "weights_sha256": None if weights is None else verify_weights(weights).sha256,
         "scans": rows,
         **made_by(torch.device("cpu")),
     }

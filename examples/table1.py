@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import made_by, sha256
+from provenance import made_by
 from table1_evaluation import Cases, evaluate_cases, evaluate_slices, measure_speed
 from torch import nn
 
 import ddrsapc
 from ddrsapc.data import Augmentation
 from ddrsapc.files import write_atomically
-from ddrsapc.hub import WeightsError
+from ddrsapc.hub import WeightsError, verify_weights
 from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import SegmentationModel
 from ddrsapc.phantom import PhantomDataset, PhantomParameters
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "network": model.architecture,
         "options": options,
         "weights": args.weights,
-        "weights_sha256": sha256(args.weights) if str(args.weights).endswith(".safetensors") else None,
+        "weights_sha256": verify_weights(args.weights).sha256 if str(args.weights).endswith(".safetensors") else None,
         "recipe": recipe,
         "seed": args.seed,
         "evaluation": {
