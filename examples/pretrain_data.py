@@ -213,7 +213,7 @@ class Interspersed(Dataset[Sample]):
 
 
 def varied(image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A slice and its labels (H, W) of a body of another shape: bent, leaner, mottled, blurred; each by chance.
+    """A slice and its labels (H, W) of another body: bent, leaner, mottled, blurred, of uneven bones; each by chance.
 
     The phantom has one shape of heart, whose arteries lie in the middle of grooves full of fat: bodies differ more.
     """
@@ -247,6 +247,10 @@ def varied(image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tens
     if rng.random() < 0.3:
         hu = torch.from_numpy(gaussian_filter(hu.numpy(), rng.uniform(0.5, 1.5)))
         labels = labels * (hu >= CALCIUM_HU)
+    if rng.random() < 0.5:  # shells of bones that are thick here and thin there, contrast that is not mixed yet
+        apart = F.max_pool2d((labels > 0).float()[None, None], 5, stride=1, padding=2)[0, 0] == 0
+        factor = (smooth(rng.uniform(0.01, 0.06), 1)[0] * rng.uniform(0, 0.7)).exp()
+        hu = torch.where(apart & (hu > 100), 100 + (hu - 100) * factor, hu)
     return hu.clamp(AIR, 3071).to(image.dtype), labels.to(label.dtype)
 
 

@@ -174,7 +174,7 @@ def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path
     monkeypatch.setattr(pretrain, "FULL", 64)
     monkeypatch.setattr(pretrain, "VALIDATED", 1)
     monkeypatch.setattr("ddrsapc.training.run.draw_curves", lambda *_: None)
-    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined", "contrast", "abstain")
+    names = ("courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined", "abstain")
     stages = tuple(pretrain.Stage(name=name, steps=1, batch_size=2, lr=1e-3) for name in names)
     monkeypatch.setattr(pretrain, "FROM_SCRATCH", stages)
     assert pretrain.main(["ddr_sapc_u_s", str(tmp_path)]) == 0
@@ -194,14 +194,12 @@ def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path
     command[1:3] = [str(tmp_path / "refined"), "--refine"]
     assert pretrain.main(command) == 0
     assert load_trained(tmp_path / "refined" / "last.safetensors").input_config == pretrain.INPUT
-    monkeypatch.setattr(pretrain, "CONTRAST", stages[-1:])
-    command[1:] = [str(tmp_path / "contrast"), "--contrast", str(tmp_path / "refined" / "last.safetensors")]
+    monkeypatch.setattr(pretrain, "ABSTAIN", stages[-1:])
+    command[1:] = [str(tmp_path / "abstain"), "--abstain", str(tmp_path / "refined" / "last.safetensors")]
     assert pretrain.main(command) == 0
-    first = tmp_path / "contrast" / "first.safetensors"
+    first = tmp_path / "abstain" / "first.safetensors"
     assert first.read_bytes() == (tmp_path / "refined" / "last.safetensors").read_bytes()
-    seeds = [
-        path.name.split("_")[0] for run in ("more", "refined", "contrast") for path in (tmp_path / run).glob("*_*")
-    ]
+    seeds = [path.name.split("_")[0] for run in ("more", "refined", "abstain") for path in (tmp_path / run).glob("*_*")]
     assert len(set(seeds)) == len(seeds) == 3  # no case twice
     command[-1] = str(tmp_path / "last.safetensors")
     assert pretrain.main(command) == 2
@@ -259,37 +257,62 @@ def test_refining_shows_more_contrast_and_more_calcium_that_is_not_coronary(pret
 
 
 def test_the_last_stage_shows_contrast_without_calcium_and_slices_above_the_heart(pretrain, pretrain_data):
-    (stage,) = pretrain.CONTRAST
+    (stage,) = pretrain.ABSTAIN
     data = stage.data(0).plain
     hearts, bright, beside = data.most.most, data.most.few, data.few
-    assert [data[i].image.equal(kind[i].image) for i, kind in ((1, hearts), (2, bright), (3, hearts))] == [True] * 3
-    assert data[4].image.equal(beside.most[4].image)  # above
-    assert data[8].image.equal(beside.few[8].image)  # below
+    of = {1: hearts, 2: hearts, 6: bright, 12: bright, 5: beside.most, 10: beside.few}  # above, below
+    assert all(data[i].image.equal(kind[i].image) for i, kind in of.items())
 
     def cases(kind, indices):
         return [(kind[i].label, *pretrain_data.case_of(kind.plain, i, kind[i].name)) for i in indices]
 
-    lumens = cases(bright, range(2, 50, 4))
-    assert all(draw.anatomy.values["blood"] >= 150 for _, draw, _ in lumens)
-    assert sum(bool(label.any()) for label, _, _ in lumens) < 4
-    for label, draw, z in cases(beside.most, range(4, 36, 8)):
+    assert all(draw.anatomy.values["blood"] >= 150 for _, draw, _ in cases(bright, range(6, 60, 6)))
+    calcified = sum(bool(draw.lesions) for _, draw, _ in cases(bright, range(6, 126, 6)))
+    assert 0 < calcified < 14
+    for label, draw, z in cases(beside.most, range(5, 45, 10)):
         assert z > draw.courses["LM"].points[:, 2].min()
         assert not label.any()
 
 
 def test_where_there_is_contrast_nothing_is_labelled_at_last(pretrain, pretrain_data):
-    (contrast,), (abstain,) = (stages for stages in (pretrain.CONTRAST, pretrain.ABSTAIN))
-    before, after = (stage.data(0).plain.most.most for stage in (contrast, abstain))
-    assert abstain.data(0).plain.most.few.abstain
-    labelled = {True: [0, 0], False: [0, 0]}
-    for index in range(1, 60, 2):
-        item, again = after.plain[index], after[index]
-        draw, _ = pretrain_data.case_of(after.plain, index, item.name)
-        bright = draw.anatomy.values["blood"] >= 150
-        labelled[bright][0] += bool(item.label.any())
-        labelled[bright][1] += bool(again.label.any())
-        assert again.label.equal(torch.zeros_like(item.label) if bright else item.label)
-    assert labelled[True][0] > 1
-    assert labelled[True][1] == 0
-    assert labelled[False][1] == labelled[False][0] > 5
-    assert not before.abstain
+    (stage,) = pretrain.ABSTAIN
+    hearts, bright = stage.data(0).plain.most.most, stage.data(0).plain.most.few
+    contrast, seen = [], 0
+    for data in (hearts, bright):
+        for index in range(1, 60, 2):
+            plain, item = data.plain[index], data[index]
+            draw, _ = pretrain_data.case_of(data.plain, index, item.name)
+            if draw.anatomy.values["blood"] >= 150:
+                contrast.append(bool(plain.label.any()))
+                assert not item.label.any()
+            else:
+                seen += bool(plain.label.any())
+                assert item.label.equal(plain.label)
+    assert seen > 5
+    assert sum(contrast) > 1
+    assert not pretrain.REFINE[0].data(0).plain.most.abstain
+
+
+def test_uneven_bones_leave_the_calcium(pretrain_data, monkeypatch):
+    image, label = torch.full((1, 96, 96), 30.0), torch.zeros(96, 96, dtype=torch.uint8)
+    image[..., 20:40, 20:40], image[..., 60:70, 60:70] = 600, 400
+    label[60:70, 60:70] = 2
+
+    class Chances:
+        """Only the last change happens."""
+
+        def __init__(self):
+            self.chances, self.rng = iter((1.0, 1.0, 1.0, 1.0, 0.0)), np.random.default_rng(0)
+            self.uniform, self.standard_normal = lambda low, high: high, self.rng.standard_normal
+
+        def random(self):
+            return next(self.chances)
+
+    hu, labels = pretrain_data.varied(image[0], label, Chances())
+    assert labels.equal(label)
+    assert hu[label > 0].eq(400).all()
+    bone = hu[20:40, 20:40]
+    assert bone.std() > 50
+    assert (bone >= 100).all()
+    bone.fill_(600)
+    assert hu.equal(image[0])
