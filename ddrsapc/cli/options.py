@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ddrsapc.ct import CTError, Volume, read_volume
 from ddrsapc.ct.sources import check_hu
 from ddrsapc.ct.volume import check_axial
+from ddrsapc.messages import shown
 from ddrsapc.scoring import PRESETS, VESSELS, CalciumScore, TubeVoltageWarning, score_volume
 
 __all__ = ["ReadOptions", "ScoreOptions", "read_options", "score_options"]
@@ -79,6 +80,8 @@ class ScoreOptions:
                 remarks.append(f"the file's mass factor of {found:g} mg/(ml HU) is none; give it with --mass-factor")
         if None not in (self.kvp, volume.meta.kvp) and self.kvp != volume.meta.kvp:
             remarks.append(f"the file says {volume.meta.kvp:g} kVp, but --kvp {self.kvp:g} counts")
+        if agent := volume.meta.contrast_agent:
+            remarks.append(f"the file names a contrast agent ({shown(agent, 40)}); scores are defined without contrast")
         if volume.meta.format == "dicom" and len(volume.hu) == 1:
             remarks.append("one slice tells no distance to the next; what it says of its thickness is taken for it")
         with warnings.catch_warnings(record=True) as caught:

@@ -28,6 +28,7 @@ MAX_TILT = np.deg2rad(1.0)
 SAME_PLACE = 1e-3  # mm
 MAX_SHIFT = 0.1  # mm that a slice may lie beside the first one's normal, however small the pixels are
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP classes
+_NO_AGENT = {"", "0", "n", "no", "none", "no contrast", "without", "w/o"}  # a text of the technician's own
 ENHANCED = (f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")  # the second one is converted from single slices
 
 
@@ -253,6 +254,7 @@ def _meta(slices: Sequence[Slice]) -> VolumeMeta:
         device = tuple(_numbers(header, "CalciumScoringMassFactorDevice", 3).tolist())
     except CTError:  # absent, or not as the standard has it: no reason to refuse a scan
         device = None
+    agent = header.text("ContrastBolusAgent")
     return VolumeMeta(
         format="dicom",
         files=tuple(item.file for item in slices),
@@ -264,6 +266,7 @@ def _meta(slices: Sequence[Slice]) -> VolumeMeta:
         series_description=header.text("SeriesDescription"),
         mass_factor=_positive(header, "CalciumScoringMassFactorPatient"),
         mass_factor_device=device,
+        contrast_agent="" if agent.strip(" .").lower() in _NO_AGENT else agent,
     )
 
 

@@ -29,7 +29,7 @@ _KEYWORDS = (
     "SOPClassUID SeriesInstanceUID SeriesDescription Modality ImageType NumberOfFrames SamplesPerPixel Manufacturer "
     "KVP SliceThickness SpacingBetweenSlices Rows Columns PixelSpacing ImagePositionPatient ImageOrientationPatient "
     "RescaleSlope RescaleIntercept RescaleType PixelPaddingValue PixelPaddingRangeLimit PixelRepresentation "
-    "CalciumScoringMassFactorPatient CalciumScoringMassFactorDevice"
+    "CalciumScoringMassFactorPatient CalciumScoringMassFactorDevice ContrastBolusAgent"
 )
 HEADER_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in _KEYWORDS.split()]
 

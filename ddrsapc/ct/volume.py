@@ -61,6 +61,8 @@ class VolumeMeta:
     """Calcium Scoring Mass Factor Patient (0018,9351), as it is in the file: taken for mg/(ml HU)."""
     mass_factor_device: tuple[float, ...] | None = None
     """Calcium Scoring Mass Factor Device (0018,9352), for small, medium and large patients."""
+    contrast_agent: str = ""
+    """Contrast/Bolus Agent (0018,0010), unless it says that there was none."""
 
 
 @dataclass(frozen=True, eq=False)

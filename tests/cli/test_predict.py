@@ -260,6 +260,20 @@ def test_the_mass_and_the_tube_voltage_are_given(command, tmp_path, weights):
     assert command(*arguments, "-o", tmp_path / "b", "--kvp", "100", "--threshold", "150")[2] == ""
 
 
+def test_contrast_is_warned_of(command, tmp_path, weights):
+    def edit(dataset, z):
+        dataset.ContrastBolusAgent = "ISOVUE 370"
+
+    write_series(tmp_path / "series", scan_of(1), spacing=(3.0, 0.5, 0.5), edit=edit)
+    arguments = ["predict", tmp_path / "series", "-o", tmp_path / "out", "--model", "unet", "--weights", weights]
+    code, _, err = command(*arguments)
+    assert code == 0
+    warning = "the file names a contrast agent (ISOVUE 370); scores are defined without contrast"
+    assert err == f"warning: series: {warning}\n"
+    assert json.loads((tmp_path / "out" / "series" / "score.json").read_text())["warnings"] == [warning]
+    assert warning in (tmp_path / "out" / "series" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_picture_is_measured_with_the_spacing_that_is_given(command, tmp_path, weights):
     Image.fromarray((scan_of(0)[1] + 1024).astype(np.uint16)).save(tmp_path / "a.png")
     arguments = ["predict", tmp_path / "a.png", "-o", tmp_path / "out", "--model", "unet", "--weights", weights]

@@ -61,6 +61,16 @@ def test_header_values(tmp_path):
     assert (meta.slice_thickness, meta.series_description) == (3.0, "CaScore 3.0")
     assert (meta.series_uid, meta.mass_factor) == (uid_of("one"), 0.75)
     assert meta.mass_factor_device == (0.5, 0.625, 0.75)
+    assert meta.contrast_agent == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("ISOVUE 370", "ISOVUE 370"), ("APPLIED", "APPLIED"), ("None", ""), ("NO", ""), ("w/o", ""), ("", ""), (None, "")],
+)
+def test_contrast_agent(tmp_path, written, read):
+    write_series(tmp_path, phantom(), edit=lambda dataset, z: setattr(dataset, "ContrastBolusAgent", written))
+    assert read_volume(tmp_path).meta.contrast_agent == read
 
 
 def test_slope_and_intercept_are_each_slices_own(tmp_path):
