@@ -44,12 +44,12 @@ from pretrain_data import (
     slices,
     upper_chests,
 )
+from short_recipe import short_criterion, short_settings
 from torch.utils.data import Dataset
 
 import ddrsapc
 from ddrsapc.data import Augmentation, Sample
 from ddrsapc.hub import WeightsError, load_weights
-from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.phantom import PhantomDataset
 from ddrsapc.training import CheckpointError, NonFiniteError, TrainConfig, fit, load_trained
@@ -193,21 +193,15 @@ def train_once(
         val,
         output,
         config=TrainConfig(
-            epochs=1,
             batch_size=batch_size,
-            optimizer="adamw",
-            lr=lr,
-            weight_decay=0.01,
-            schedule="cosine",
-            warmup_steps=min(50, steps // 5),
-            clip_norm=5.0,
             seed=seed,
             channels_last=True,
             checkpoint_steps=50,
             bn_batches=bn_batches,
             amp=amp,
+            **short_settings(steps, lr),
         ),
-        criterion=WeightedSumLoss([(OhemCrossEntropyLoss(min_kept=0.01), 1.0), (DiceLoss(), 1.0)]),
+        criterion=short_criterion(),
         augmentation=Augmentation(**CHANGES, noise=8, gain=0.02, offset=8),
         resume=True,
     )

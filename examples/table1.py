@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from provenance import made_by
+from short_recipe import short_criterion, short_settings
 from table1_evaluation import Cases, evaluate_cases, evaluate_slices, measure_speed
 from torch import nn
 
@@ -31,7 +32,7 @@ import ddrsapc
 from ddrsapc.data import Augmentation
 from ddrsapc.files import write_atomically
 from ddrsapc.hub import WeightsError, verify_weights
-from ddrsapc.losses import DiceLoss, OhemCrossEntropyLoss, WeightedSumLoss
+from ddrsapc.losses import OhemCrossEntropyLoss
 from ddrsapc.models import SegmentationModel
 from ddrsapc.phantom import PhantomDataset, PhantomParameters
 from ddrsapc.phantom.parameters import PHANTOM_VERSION
@@ -62,9 +63,8 @@ def train(
     settings |= {"epochs": 1, "checkpoint_steps": 100}
     criterion: nn.Module = OhemCrossEntropyLoss()
     if args.recipe == "adamw":
-        settings |= {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01, "schedule": "cosine", "clip_norm": 5.0}
-        settings |= {"warmup_steps": min(50, args.steps // 5)}
-        criterion = WeightedSumLoss([(OhemCrossEntropyLoss(min_kept=0.01), 1.0), (DiceLoss(), 1.0)])
+        settings |= short_settings(args.steps, 1e-3)
+        criterion = short_criterion()
     config = TrainConfig(**settings)  # what is not said is the paper's
     augmentation = None
     if args.crop is not None:
