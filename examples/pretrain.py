@@ -11,7 +11,7 @@ labelled themselves. Then calcium, in whole slices of low resolution, with crops
 bright spots that are none, in whole slices of full resolution; to finish, upper abdomens and more bones among them; to
 refine, more contrast and more calcium of aorta, aortic valve and mitral annulus. Last, where there is contrast, nothing
 is labelled, as scores are defined without; more of the contrast is of scans without calcium, and some slices lie above
-the heart. No published weights have had this yet.
+the heart; to end, more spots lie in the aorta.
 Every image is another case. Killed, the same command goes on from its last checkpoint.
 """
 
@@ -64,7 +64,7 @@ INPUT = InputConfig(hu_window=(-200.0, 800.0), mean=0.2, std=0.2)
 class Stage:
     """A part of the schedule, with a learning rate that rises and falls once."""
 
-    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined", "abstain"]
+    name: Literal["courses", "low", "mixed", "decoys", "full", "abdomens", "whole", "refined", "abstain", "aorta"]
     """Of its data, see `data`."""
     steps: int
     batch_size: int
@@ -78,18 +78,19 @@ class Stage:
         """Of cases that no other seed has."""
         n = self.steps * self.batch_size
         chests: dict[str, Any] = {"contrast_rate": self.contrast}
-        if self.name in {"abdomens", "whole", "refined", "abstain"}:
+        if self.name in {"abdomens", "whole", "refined", "abstain", "aorta"}:
             chests["noise_sd"] = QUIET
-        if self.name in {"refined", "abstain"}:
+        if self.name in {"refined", "abstain", "aorta"}:
             chests |= SPARED
-        abstain = self.name == "abstain"
+        abstain, aorta = self.name in {"abstain", "aorta"}, self.name == "aorta"
         if abstain:  # a third of the images are of no heart, or of a bright one
             chests["positive_rate"] = 1.0
         low = slices(SIDE, n, seed, (160.0, 300.0))
         whole, full = slices(SIDE, n, seed, (200.0, 400.0), **chests), slices(FULL, n, seed, (160.0, 500.0), **chests)
         whole_below, full_below = abdomens(SIDE, n, seed, (250.0, 550.0)), abdomens(FULL, n, seed, (300.0, 550.0))
         few, many = Bones(part=0.4), Bones(part=0.6, ribs=True)
-        hearts, below = Decoys(full, bones=few, abstain=abstain), Decoys(full_below, bones=many, vessels=True)
+        hearts = Decoys(full, bones=few, aorta=aorta, abstain=abstain)
+        below = Decoys(full_below, bones=many, vessels=True)
         above = Decoys(upper_chests(FULL, n, seed, (160.0, 500.0)), bones=many, vessels=True)
         bright = Decoys(lumens(FULL, n, seed, (160.0, 500.0)), bones=few, vessels=True, abstain=abstain)
         beside = Interspersed(above, below, every=10)  # of every fifth image, the second
@@ -109,6 +110,7 @@ class Stage:
             "whole": Varied(everything, seed),
             "refined": Varied(everything, seed, part=0.6),
             "abstain": Varied(mostly, seed, part=0.6),
+            "aorta": Varied(mostly, seed, part=0.6),
         }
         return datasets[self.name]
 
@@ -134,7 +136,10 @@ FINISH: tuple[Stage, ...] = (
 """After either of them."""
 REFINE: tuple[Stage, ...] = (Stage(name="refined", steps=900, batch_size=4, lr=4e-4, contrast=0.5, bn_batches=32),)
 """After that."""
-ABSTAIN: tuple[Stage, ...] = (Stage(name="abstain", steps=900, batch_size=4, lr=3e-4, contrast=0.15, bn_batches=32),)
+ABSTAIN: tuple[Stage, ...] = (
+    Stage(name="abstain", steps=900, batch_size=4, lr=3e-4, contrast=0.15, bn_batches=32),
+    Stage(name="aorta", steps=150, batch_size=4, lr=2e-4, contrast=0.15, bn_batches=32),
+)
 """After that."""
 BEGINNINGS = {
     "widen": "begin with those of a network half as wide",

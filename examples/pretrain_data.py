@@ -60,6 +60,22 @@ def in_wall(draw: CaseDraw, z: float, angle: float, depth: float) -> tuple[int, 
     return round(row), round(column), np.arctan2(b * np.cos(angle), -a * np.sin(angle)) + place.turn
 
 
+def in_aorta(draw: CaseDraw, z: float, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Row and column of a place in the aorta or on its wall, ascending or descending; None where there is none."""
+    place = draw.placement
+    z = (z - place.shift[2]) / place.scale
+    found = [draw.anatomy.structures[name].at(z) for name in ("aorta", "descending_aorta")]
+    ellipses = [ellipse for ellipse in found if ellipse is not None]
+    if not ellipses:
+        return None
+    ellipse, angle = ellipses[rng.integers(len(ellipses))], rng.uniform(-np.pi, np.pi)
+    part, turn = np.sqrt(rng.uniform(0, 1.2)), np.radians(ellipse.turn)  # as many per mm2 everywhere
+    u, v = part * ellipse.a * np.cos(angle), part * ellipse.b * np.sin(angle)
+    x, y = u * np.cos(turn) - v * np.sin(turn), u * np.sin(turn) + v * np.cos(turn)
+    column, row = place.pixels(ellipse.x + x, ellipse.y + y, z)
+    return round(row), round(column)
+
+
 def around(row: int, column: int, reach: int, size: int) -> tuple[tuple[slice, slice], IntArray, IntArray]:
     """The part of a slice within `reach` pixels of a place, and how far down and right of it its pixels lie."""
     box = slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1)
@@ -93,8 +109,12 @@ def with_decoys(
     *,
     bones: Bones | None = None,
     vessels: bool = False,
+    aorta: bool = False,
 ) -> Tensor:
-    """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium."""
+    """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium.
+
+    With `aorta` a third of them, but for those of `bones.ribs`, lie in the aorta or on its wall.
+    """
     hu, mm, step = image.numpy().astype(np.float32), draw.placement.pixel_mm, 4
     near = near_arteries(draw, z, 12.0, step=step) > 0
     free = ~near & (abs(hu[::step, ::step]) < 150)
@@ -109,6 +129,8 @@ def with_decoys(
             row, column, direction = in_wall(draw, z, rng.uniform(-np.pi, np.pi), rng.uniform(0, 14))
         elif bones is not None and not ribs and i % 3 == 0:
             row, column, _ = in_wall(draw, z, rng.triangular(-np.pi, -np.pi / 2, 0), rng.uniform(0, 14))
+        elif aorta and not ribs and i % 3 == 1:
+            row, column = in_aorta(draw, z, rng) or (row, column)
         if not (0 <= row < len(hu) and 0 <= column < len(hu)) or near[row // step, column // step]:
             continue
         bone = bones is not None and rng.random() < bones.part
@@ -137,11 +159,17 @@ class Decoys(Dataset[Sample]):
     """The slices of a phantom with decoys; `abstain`: where there is contrast, nothing is labelled."""
 
     def __init__(
-        self, plain: PhantomDataset, *, bones: Bones | None = None, vessels: bool = False, abstain: bool = False
+        self,
+        plain: PhantomDataset,
+        *,
+        bones: Bones | None = None,
+        vessels: bool = False,
+        aorta: bool = False,
+        abstain: bool = False,
     ) -> None:
-        self.plain, self.bones, self.vessels, self.abstain = plain, bones, vessels, abstain
+        self.plain, self.bones, self.vessels, self.aorta, self.abstain = plain, bones, vessels, aorta, abstain
         self.fingerprint = f"decoys in {plain.fingerprint}" + (f" {bones}" if bones else "") + " vessels" * vessels
-        self.fingerprint += " abstain" * abstain
+        self.fingerprint += " aorta" * aorta + " abstain" * abstain
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -152,7 +180,8 @@ class Decoys(Dataset[Sample]):
         draw, z = case_of(self.plain, index, name)
         if self.abstain and draw.anatomy.values["blood"] > draw.anatomy.parameters.blood[1]:
             label = torch.zeros_like(label)
-        return Sample(with_decoys(image, draw, z, rng, bones=self.bones, vessels=self.vessels), label, name)
+        hu = with_decoys(image, draw, z, rng, bones=self.bones, vessels=self.vessels, aorta=self.aorta)
+        return Sample(hu, label, name)
 
 
 class Courses(Dataset[Sample]):
