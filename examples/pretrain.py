@@ -11,7 +11,7 @@ labelled themselves. Then calcium, in whole slices of low resolution, with crops
 bright spots that are none, in whole slices of full resolution; to finish, upper abdomens and more bones among them; to
 refine, more contrast and more calcium of aorta, aortic valve and mitral annulus. Last, where there is contrast, nothing
 is labelled, as scores are defined without; more of the contrast is of scans without calcium, and some slices lie above
-the heart; to end, more spots lie in the aorta.
+the heart; then more spots lie in the aorta. What is kept is the mean of the weights before and after these.
 Every image is another case. Killed, the same command goes on from its last checkpoint.
 """
 
@@ -49,7 +49,9 @@ from torch.utils.data import Dataset
 
 import ddrsapc
 from ddrsapc.data import Augmentation, Sample
+from ddrsapc.files import write_atomically
 from ddrsapc.hub import WeightsError, load_weights
+from ddrsapc.hub.saving import weights_bytes
 from ddrsapc.models import InputConfig, SegmentationModel
 from ddrsapc.phantom import PhantomDataset
 from ddrsapc.training import CheckpointError, NonFiniteError, TrainConfig, fit, load_trained
@@ -178,6 +180,17 @@ def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 
         wide.copy_(value)
 
 
+def average(model: SegmentationModel, other: SegmentationModel) -> None:
+    """Give `model` the mean of its weights and those of `other`, which it was trained on from.
+
+    Source: Wortsman et al., Model soups, arXiv 2203.05482.
+    """
+    others = other.state_dict()
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(others[name], 0.5)
+
+
 def train_once(
     model: SegmentationModel,
     data: Dataset[Sample],
@@ -250,12 +263,15 @@ def run(name: str, output: Path, *, width: int | None, amp: Amp, given: dict[str
         keep_beginning(weights, output)
     first_seed = sum(len(stages) for stages in list(schedules.values())[: list(schedules).index(beginning)])
     val = PhantomDataset("val", FULL, VALIDATED, seed=0)
+    lasts: list[Path] = []
     for seed, stage in enumerate(schedules[beginning], first_seed):
         folder = output / f"{seed}_{stage.name}"
         schedule: dict[str, Any] = {key: getattr(stage, key) for key in ("batch_size", "lr", "bn_batches")}
-        last = train_once(model, stage.data(seed), val, folder, seed=seed, amp=amp, **schedule)
-        model = load_trained(last)
-    shutil.copyfile(last, output / "last.safetensors")
+        lasts.append(train_once(model, stage.data(seed), val, folder, seed=seed, amp=amp, **schedule))
+        model = load_trained(lasts[-1])
+    if beginning == "abstain":
+        average(model, load_trained(lasts[0]))
+    write_atomically(output / "last.safetensors", weights_bytes(model))
 
 
 def keep_beginning(weights: Path, output: Path) -> None:

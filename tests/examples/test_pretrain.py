@@ -194,13 +194,13 @@ def test_trains_through_all_stages_and_goes_on(pretrain, pretrain_data, tmp_path
     command[1:3] = [str(tmp_path / "refined"), "--refine"]
     assert pretrain.main(command) == 0
     assert load_trained(tmp_path / "refined" / "last.safetensors").input_config == pretrain.INPUT
-    monkeypatch.setattr(pretrain, "ABSTAIN", stages[-1:])
+    monkeypatch.setattr(pretrain, "ABSTAIN", stages[-2:])
     command[1:] = [str(tmp_path / "abstain"), "--abstain", str(tmp_path / "refined" / "last.safetensors")]
     assert pretrain.main(command) == 0
     first = tmp_path / "abstain" / "first.safetensors"
     assert first.read_bytes() == (tmp_path / "refined" / "last.safetensors").read_bytes()
     seeds = [path.name.split("_")[0] for run in ("more", "refined", "abstain") for path in (tmp_path / run).glob("*_*")]
-    assert len(set(seeds)) == len(seeds) == 3  # no case twice
+    assert len(set(seeds)) == len(seeds) == 4  # no case twice
     command[-1] = str(tmp_path / "last.safetensors")
     assert pretrain.main(command) == 2
     assert "began with other weights" in capsys.readouterr().err
