@@ -33,9 +33,7 @@ from pretrain_data import (
     QUIET,
     SIDE,
     SPARED,
-    Bones,
     Courses,
-    Decoys,
     Interspersed,
     Varied,
     WholeAndCropped,
@@ -44,6 +42,7 @@ from pretrain_data import (
     slices,
     upper_chests,
 )
+from pretrain_decoys import Bones, Decoys
 from short_recipe import short_criterion, short_settings
 from torch.utils.data import Dataset
 
