@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ MAX_TILT = np.deg2rad(1.0)
 SAME_PLACE = 1e-3  # mm
 MAX_SHIFT = 0.1  # mm that a slice may lie beside the first one's normal, however small the pixels are
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # SOP classes
-_NO_AGENT = {"", "0", "n", "no", "none", "no contrast", "without", "w/o"}  # a text of the technician's own
+_NO_AGENT = re.compile(  # text that somebody typed
+    r"-*|0|n|na|n/a|nil|none|unenhanced|(no|non|without|w/o)([ -]*(iv|i\.v\.))?([ -]*contrast)?", re.IGNORECASE
+)
 ENHANCED = (f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")  # the second one is converted from single slices
 
 
@@ -266,7 +269,7 @@ def _meta(slices: Sequence[Slice]) -> VolumeMeta:
         series_description=header.text("SeriesDescription"),
         mass_factor=_positive(header, "CalciumScoringMassFactorPatient"),
         mass_factor_device=device,
-        contrast_agent="" if agent.strip(" .").lower() in _NO_AGENT else agent,
+        contrast_agent="" if _NO_AGENT.fullmatch(agent.strip(" .")) else agent,
     )
 
 

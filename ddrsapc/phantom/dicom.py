@@ -34,6 +34,8 @@ def slice_dataset(case: PhantomCase, z: int) -> FileDataset:
     data.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     data.SeriesNumber, data.AcquisitionNumber, data.InstanceNumber = 1, 1, z + 1
     data.KVP = 120
+    if case.draw.has_contrast:
+        data.ContrastBolusAgent = "simulated"
     data.SliceThickness = data.SpacingBetweenSlices = case.spacing[0]
     data.PixelSpacing = [case.spacing[1], case.spacing[2]]
     data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]

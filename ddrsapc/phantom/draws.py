@@ -58,6 +58,11 @@ class CaseDraw:
         """Split, seed and index, as "train0c00012"; every case is a patient of its own."""
         return f"{self.split}{self.seed}c{self.index:05d}"
 
+    @property
+    def has_contrast(self) -> bool:
+        """Whether the blood of the left heart is brighter than any without contrast."""
+        return self.anatomy.values["blood"] > self.parameters.blood[1]
+
     def slice_rng(self, z: int) -> np.random.Generator:
         """Of what is random in one slice alone: texture and noise."""
         return np.random.Generator(np.random.PCG64(_sequence(self.seed, self.index, self.split, _NOISE_KEY + z)))

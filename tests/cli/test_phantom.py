@@ -63,6 +63,15 @@ def test_dicom_is_ct_image_storage(tmp_path, case):
     assert all(data.PatientID == case.name and data.KVP == 120 and data.SliceThickness == 3 for data in datasets)
     (info,) = ct.list_series(tmp_path / "images" / case.name)
     assert "simulated" in str(info)
+    assert not case.draw.has_contrast
+    assert not any("ContrastBolusAgent" in data for data in datasets)
+
+
+def test_dicom_names_the_contrast(tmp_path):
+    case = make_case(0, 1, size=SIZE, parameters=PhantomParameters(contrast_rate=1.0))
+    assert case.draw.has_contrast
+    write_case(case, tmp_path, "dicom")
+    assert ct.read_volume(tmp_path / "images" / case.name).meta.contrast_agent == "simulated"
 
 
 @pytest.mark.parametrize("file_format", ["nifti", "dicom", "npy"])

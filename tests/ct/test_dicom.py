@@ -66,7 +66,11 @@ def test_header_values(tmp_path):
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [("ISOVUE 370", "ISOVUE 370"), ("APPLIED", "APPLIED"), ("None", ""), ("NO", ""), ("w/o", ""), ("", ""), (None, "")],
+    [
+        *((agent, agent) for agent in ("ISOVUE 370", "APPLIED", "Omnipaque", "oral", "IV contrast", "NONIONIC")),
+        *((text, "") for text in ("None", "NO", "w/o", "", None, "No contrast.", "without contrast", "NON-CONTRAST")),
+        *((text, "") for text in ("no IV contrast", "N/A", "-", "unenhanced")),
+    ],
 )
 def test_contrast_agent(tmp_path, written, read):
     write_series(tmp_path, phantom(), edit=lambda dataset, z: setattr(dataset, "ContrastBolusAgent", written))
