@@ -9,9 +9,9 @@
 Calcium fills a few pixels in a hundred thousand, too few to learn the places of the arteries from: first these are
 labelled themselves. Then calcium, in whole slices of low resolution, with crops of full resolution among them, with
 bright spots that are none, in whole slices of full resolution; to finish, upper abdomens and more bones among them; to
-refine, more contrast and more calcium of aorta, aortic valve and mitral annulus. Last, where there is contrast, nothing
-is labelled, as scores are defined without; more of the contrast is of scans without calcium, and some slices lie above
-the heart; then more spots lie in the aorta. What is kept is the mean of the weights before and after these.
+refine, more contrast and more calcium of aorta, aortic valve and mitral annulus. Last, nothing is labelled in hearts
+with contrast, as scores are defined without; more of these hearts have no calcium, and some slices lie above the heart;
+then more spots lie in the aorta. What is kept is the mean of the weights before and after these.
 Every image is another case. Killed, the same command goes on from its last checkpoint.
 """
 
@@ -84,7 +84,7 @@ class Stage:
         if self.name in {"refined", "abstain", "aorta"}:
             chests |= SPARED
         abstain, aorta = self.name in {"abstain", "aorta"}, self.name == "aorta"
-        if abstain:  # a third of the images are of no heart, or of a bright one
+        if abstain:  # a third of the images show no calcium anyway
             chests["positive_rate"] = 1.0
         low = slices(SIDE, n, seed, (160.0, 300.0))
         whole, full = slices(SIDE, n, seed, (200.0, 400.0), **chests), slices(FULL, n, seed, (160.0, 500.0), **chests)
@@ -94,7 +94,7 @@ class Stage:
         below = Decoys(full_below, bones=many, vessels=True)
         above = Decoys(upper_chests(FULL, n, seed, (160.0, 500.0)), bones=many, vessels=True)
         bright = Decoys(lumens(FULL, n, seed, (160.0, 500.0)), bones=few, vessels=True, abstain=abstain)
-        beside = Interspersed(above, below, every=10)  # of every fifth image, the second
+        beside = Interspersed(above, below, every=10)  # all at multiples of five: every second is below
         everything = Interspersed(hearts, below, every=3)
         mostly = Interspersed(Interspersed(hearts, bright, every=6), beside, every=5)
         datasets: dict[str, Dataset[Sample]] = {
@@ -146,7 +146,7 @@ BEGINNINGS = {
     "widen": "begin with those of a network half as wide",
     "finish": "go on from the network's own: abdomens, bones",
     "refine": "go on from finished ones: contrast, valves",
-    "abstain": "go on from refined ones: where there is contrast, nothing is labelled",
+    "abstain": "go on from refined ones: nothing is labelled in hearts with contrast",
 }
 
 
@@ -180,9 +180,9 @@ def widen(small: SegmentationModel, large: SegmentationModel, *, noise: float = 
 
 
 def average(model: SegmentationModel, other: SegmentationModel) -> None:
-    """Give `model` the mean of its weights and those of `other`, which it was trained on from.
+    """Give `model` the mean of its weights and those of `other`, which it went on from; running statistics included.
 
-    Source: Wortsman et al., Model soups, arXiv 2203.05482.
+    Source: Wortsman et al., Robust fine-tuning of zero-shot models, arXiv 2109.01903.
     """
     others = other.state_dict()
     for name, value in model.state_dict().items():
@@ -269,7 +269,7 @@ def run(name: str, output: Path, *, width: int | None, amp: Amp, given: dict[str
         lasts.append(train_once(model, stage.data(seed), val, folder, seed=seed, amp=amp, **schedule))
         model = load_trained(lasts[-1])
     if beginning == "abstain":
-        average(model, load_trained(lasts[0]))
+        average(model, load_trained(lasts[-2]))
     write_atomically(output / "last.safetensors", weights_bytes(model))
 
 

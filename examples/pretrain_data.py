@@ -144,7 +144,7 @@ class Varied(Dataset[Sample]):
 
     def __init__(self, plain: Slices, seed: int, *, part: float = 1.0) -> None:
         self.plain, self.seed, self.part = plain, seed, part
-        self.fingerprint = f"varied {part} {seed} {plain.fingerprint}"
+        self.fingerprint = f"varied {part} {seed} uneven {plain.fingerprint}"
 
     def __len__(self) -> int:
         return len(self.plain)

@@ -91,7 +91,7 @@ def with_decoys(
 ) -> Tensor:
     """A slice (H, W) with bright spots away from the arteries, of which none is coronary calcium.
 
-    With `aorta` a third of them, but for those of `bones.ribs`, lie in the aorta or on its wall.
+    With `aorta` up to a third of them, but for those of `bones.ribs`, lie in the aorta or on its wall, off the ostia.
     """
     hu, mm, step = image.numpy().astype(np.float32), draw.placement.pixel_mm, 4
     near = near_arteries(draw, z, 12.0, step=step) > 0
@@ -156,7 +156,7 @@ class Decoys(Dataset[Sample]):
         image, label, name = self.plain[index]
         rng = np.random.default_rng((self.plain.seed, index))
         draw, z = case_of(self.plain, index, name)
-        if self.abstain and draw.anatomy.values["blood"] > draw.anatomy.parameters.blood[1]:
+        if self.abstain and draw.has_contrast:
             label = torch.zeros_like(label)
         hu = with_decoys(image, draw, z, rng, bones=self.bones, vessels=self.vessels, aorta=self.aorta)
         return Sample(hu, label, name)

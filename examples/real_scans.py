@@ -5,7 +5,7 @@
 
 Coronary calcium found outside the heart is false. The chest with contrast is stored in voxels of 1.5 mm, in which next
 to nothing is found, calcium included: it is looked at as it is, and in pixels of 0.5 mm and slices of 3 mm. Writes
-real_scans.json, and a picture of each scan: the slices with most of what was found, else some at even distances, with
+real_scans.json, and a picture of each scan: the slices with most of what was found and some at even distances, with
 the heart's outline where its mask is known. The scans are looked for in $DDRSAPC_TEST_DATA; pydicom brings one.
 """
 
@@ -145,14 +145,19 @@ def evaluate(
     return found, labels
 
 
+def slices_to_show(pixels: NDArray[np.integer]) -> list[int]:
+    """At most SHOWN, ascending: those with most of what was found (Z,); where these are few, some at even distances."""
+    most = [int(z) for z in np.argsort(-pixels, kind="stable") if pixels[z]]
+    even = np.linspace(0, len(pixels) - 1, SHOWN).astype(int).tolist()
+    return sorted(list(dict.fromkeys([*most, *even]))[:SHOWN])
+
+
 def picture(
     found: Found, volume: Volume, labels: NDArray[np.uint8], heart: NDArray[np.bool_] | None = None
 ) -> Image.Image:
-    """The slices with most of what was found, else some at even distances, with labels and the heart's outline."""
+    """The slices with most of what was found and some at even distances, with labels and the heart's outline."""
     pixels = (labels > 0).sum((1, 2))
-    shown = sorted(np.argsort(-pixels, kind="stable")[:SHOWN].tolist())
-    if not pixels.any():
-        shown = np.unique(np.linspace(0, len(labels) - 1, SHOWN).astype(int)).tolist()
+    shown = slices_to_show(pixels)
     orientation = SliceOrientation.of(volume.affine)
     colours = labels
     if heart is not None:

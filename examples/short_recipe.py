@@ -21,5 +21,5 @@ def short_settings(steps: int, lr: float) -> dict[str, Any]:
 
 
 def short_criterion() -> WeightedSumLoss:
-    """The hardest hundredth of the pixels, and the overlap, which counts what is small as much as what is large."""
+    """The hard pixels, at least a hundredth, and the overlap, which counts what is small as much as what is large."""
     return WeightedSumLoss([(OhemCrossEntropyLoss(min_kept=0.01), 1.0), (DiceLoss(), 1.0)])

@@ -12,17 +12,14 @@ import torch
 import ddrsapc
 from ddrsapc.data import make_loader, shard_batches
 from ddrsapc.hub import list_pretrained, load_manifest, verify_weights
-from ddrsapc.phantom import PhantomDataset
+from ddrsapc.phantom import PhantomDataset, draw_case
 from ddrsapc.training import BatchPreparation, evaluate
 
 NAMES = list_pretrained()
 SLICES = 6  # the first of the hundred that the manifest's figures are of
-OF_SLICES = {"ddr_sapc_u.cac_phantom": 0.416, "ddr_sapc_u_s.cac_phantom": 0.447}
+OF_SLICES = {"ddr_sapc_u.cac_phantom": 0.964, "ddr_sapc_u_s.cac_phantom": 0.965}
 """Foreground mean IoU of these, as it was when the hundred's was measured."""
 DEFAULT = "ddr_sapc_u.cac_phantom"
-BRIGHT = pytest.mark.xfail(
-    strict=True, reason="bright lumen and bones above the heart are called calcium: docs/weights.md"
-)
 
 NO_NETWORK = """
 import socket, sys
@@ -129,9 +126,23 @@ def test_the_whole_scans_figures_are_the_results(root):
             f"{bias['bias']:+.0f}, {bias['lower']:.0f} to {bias['upper']:.0f}",
             "-" if kappa is None else f"{kappa:.2f}",
         ], (name, split)
-        assert scans["count"] == {DEFAULT: 2}.get(name, 10)
+        assert scans["count"] == 10
         shown.append((name, split))
     assert sorted(shown) == sorted((name, split) for name in NAMES for split in ("test", "shifted"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scans_without_contrast_fall_into_their_category(root, name):
+    pytest.importorskip("scipy")
+    plain = []
+    for split, expected in (("test", 3), ("shifted", 5)):
+        scans = result_of(root, name)[split]["scans"]["scans"]
+        contrast = [draw_case(0, index, split=split).has_contrast for index in range(len(scans))]
+        assert contrast.count(True) == expected
+        assert [scan["name"] for scan in scans] == [draw_case(0, i, split=split).name for i in range(len(scans))]
+        plain += [scan["category"] for scan, has in zip(scans, contrast, strict=True) if not has]
+    assert len(plain) == 12
+    assert [category["predicted"] for category in plain] == [category["true"] for category in plain]
 
 
 def test_the_other_cases_figures_are_the_results(root):
@@ -213,8 +224,8 @@ def test_they_find_what_they_found_when_they_were_measured(name):
     [
         "totalseg_cta_pulmonary",
         "totalseg_cta_aorta",
-        pytest.param("totalseg_cta_pulmonary_fine", marks=BRIGHT),
-        pytest.param("totalseg_cta_aorta_fine", marks=BRIGHT),
+        "totalseg_cta_pulmonary_fine",
+        "totalseg_cta_aorta_fine",
         "totalseg_dicom_j2k",
         "ct_small",
     ],
@@ -245,3 +256,14 @@ def test_calcium_on_the_arteries_of_a_real_heart_is_found(example, test_data, ro
     called, lad = found["LM and LAD called LAD"]
     assert called > lad / 2
     assert found["elsewhere, called coronary"] <= 1
+    assert found["other, mm2 a slice"] < 3  # a disc has 13
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_contrast_next_to_nothing_is_found_as_the_cards_say(root, name):
+    plain, contrast = result_of(root, name, ".implants")["scans"]
+    assert [plain["contrast"], contrast["contrast"]] == [False, True]
+    assert contrast["found"] <= 2
+    assert contrast["other, mm2 a slice"] < 1
+    card = (root / f"weights/{name}.md").read_text(encoding="utf-8")
+    assert f"{plain['found']} of {plain['on arteries']} discs found" in " ".join(card.split())

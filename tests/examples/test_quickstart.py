@@ -49,7 +49,7 @@ def test_learns_the_inserts_of_the_phantom(quickstart, test_data, tmp_path, caps
     assert set(table) == {"none", "200 mg/ml", "400 mg/ml", "800 mg/ml", "mean, foreground"}
     before, after = table["mean, foreground"]
     assert before < 0.1
-    assert after > 0.25  # 0.46 seen with seed 0
+    assert after > 0.25  # 0.35, 0.75, 0.53 seen with seeds 0 to 2
 
 
 def test_it_begins_with_the_default_weights(quickstart):

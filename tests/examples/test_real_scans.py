@@ -55,6 +55,20 @@ def test_what_is_found_outside_the_heart_is_false(name, real_scans, test_data, t
     assert (blue.sum() > 300) == (scan.heart is not None)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "shown"),
+    [
+        ([0] * 10, [0, 3, 6, 9]),
+        ([0, 0, 0, 0, 5, 0, 0, 0, 0, 0], [0, 3, 4, 6]),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9, 1], [5, 6, 7, 8]),
+        ([0, 3], [0, 1]),
+        ([7], [0]),
+    ],
+)
+def test_slices_with_most_are_shown_and_others(real_scans, pixels, shown):
+    assert real_scans.slices_to_show(np.array(pixels)) == shown
+
+
 def test_writes_figures_and_pictures(real_scans, test_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(real_scans.ddrsapc, "create_model", lambda *_, **__: CallsAllBright())
     monkeypatch.setattr(real_scans.ddrsapc, "optimize_for_inference", lambda model: model)
