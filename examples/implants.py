@@ -5,8 +5,9 @@
 
 No scan with calcified coronary arteries may be redistributed. The contrast-enhanced chest of the test data is the one
 that the phantom's arteries were read off (+-6 mm), so that they are known in it: one disc of calcium at a time, 3 mm
-thick, is put on them, or where calcium is not coronary, with the contrast or with blood of 40 HU in its place. Writes
-implants.json and a picture. The scan is looked for in $DDRSAPC_TEST_DATA.
+thick, is put on them, or where calcium is not coronary, with the contrast or with blood of 40 HU in its place. A disc
+counts as found where a pixel of it is. Nothing put in, all that is found outside the heart's mask is false. Writes
+implants.json and a picture of the discs in blood of 40 HU. The scan is looked for in $DDRSAPC_TEST_DATA.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class RealHeart:
     """(Z, H, W)."""
     blood: NDArray[np.bool_]
     """Chambers and vessels with contrast (Z, H, W)."""
+    mask: NDArray[np.bool_]
+    """Of the heart (Z, H, W)."""
     centroid: NDArray[np.float64]
     """Of the heart: z, y, x in voxels; the origin of the phantom's frame."""
     mm: float
@@ -76,7 +79,17 @@ def read_heart(folder: Path) -> RealHeart:
     names, counts = np.unique(bright[heart & (bright > 0)], return_counts=True)
     blood = np.isin(bright, names[counts > 1000])  # chambers, and the vessels that begin there
     blood = binary_dilation(blood, iterations=2) & (hu > 90)
-    return RealHeart(hu, blood, np.array([axis.mean() for axis in np.nonzero(heart)]), scan.GetSpacing()[0])
+    return RealHeart(hu, blood, heart, np.array([axis.mean() for axis in np.nonzero(heart)]), scan.GetSpacing()[0])
+
+
+def slab(heart: RealHeart, first: int, *, contrast: bool) -> NDArray[np.float64]:
+    """THICKER slices (THICKER, H, W) of the scan; without contrast blood is dark where it was bright."""
+    part = slice(first, first + THICKER)
+    hu = heart.hu[part]
+    if contrast:
+        return hu.copy()
+    noise = np.random.default_rng(0).normal(*BLOOD, hu.shape)
+    return np.where(heart.blood[part], np.minimum(hu, noise), hu)
 
 
 def implant(
@@ -93,12 +106,7 @@ def implant(
     first = round(z - (THICKER - 1) / 2)
     if not (0 <= first <= len(heart.hu) - THICKER and 0 < row < heart.hu.shape[1] and 0 < column < heart.hu.shape[2]):
         return None
-    part = slice(first, first + THICKER)
-    hu = heart.hu[part].copy()
-    if not contrast:
-        noise = np.random.default_rng(0).normal(*BLOOD, hu.shape)
-        hu = np.where(heart.blood[part], np.minimum(hu, noise), hu)
-    fine, mm = finer_slice(hu), heart.mm / FINER
+    fine, mm = finer_slice(slab(heart, first, contrast=contrast)), heart.mm / FINER
     rows, columns = (np.arange(n) - ((at + 0.5) * FINER - 0.5) for n, at in zip(fine.shape, (row, column), strict=True))
     disc = gaussian_filter((np.hypot(rows[:, None], columns) * mm < RADIUS).astype(float), SIGMA / mm)
     fine += disc * (CALCIUM - fine)
@@ -113,8 +121,18 @@ def find(model: SegmentationModel, hu: NDArray[np.float32]) -> NDArray[np.uint8]
     return np.where(hu < CALCIUM_HU, np.uint8(0), labels)
 
 
+def false_outside(model: SegmentationModel, heart: RealHeart, *, contrast: bool) -> float:
+    """What is called calcium outside the heart's mask in all slices of the scan, nothing put in; mm3."""
+    pixels = 0
+    for first in range(0, len(heart.hu) - THICKER + 1, THICKER):
+        labels = find(model, finer_slice(slab(heart, first, contrast=contrast)))
+        inside = heart.mask[first : first + THICKER].any(0).repeat(FINER, 0).repeat(FINER, 1)
+        pixels += int(((labels > 0) & ~inside).sum())
+    return pixels * THICKER * heart.mm * (heart.mm / FINER) ** 2
+
+
 def evaluate(model: SegmentationModel, heart: RealHeart, *, contrast: bool) -> tuple[dict[str, Any], list[Image.Image]]:
-    """What became of each disc, and a picture of each that lay on an artery."""
+    """What became of each disc, and a picture of each."""
     rows, pictures = [], []
     everywhere = {name: points.tolist() for name, points in COURSES.items()} | ELSEWHERE
     tried: set[tuple[float, ...]] = set()  # the LM's end is where LAD and LCX begin
@@ -132,8 +150,7 @@ def evaluate(model: SegmentationModel, heart: RealHeart, *, contrast: bool) -> t
             called = int(found.argmax()) + 1 if found.any() else 0
             other = float(((labels > 0) & ~calcium).sum()) * (heart.mm / FINER) ** 2
             rows.append({"site": site, "place": place, "called": VESSELS.get(called, "none"), "other_mm2": other})
-            if site in LABELS:
-                pictures.append(panel(hu, labels, 0.7))
+            pictures.append(panel(hu, labels, 0.7))
     arteries = {name: [row for row in rows if row["site"] == name] for name in LABELS}
     summary = {
         "contrast": contrast,
@@ -147,6 +164,7 @@ def evaluate(model: SegmentationModel, heart: RealHeart, *, contrast: bool) -> t
             len(arteries["LM"] + arteries["LAD"]),
         ],
         "other, mm2 a slice": round(float(np.mean([row["other_mm2"] for row in rows])), 1),
+        "false outside the heart, mm3": round(false_outside(model, heart, contrast=contrast), 1),
         "elsewhere": sum(row["site"] in ELSEWHERE for row in rows),
         "elsewhere, called coronary": sum(row["site"] in ELSEWHERE and row["called"] != "none" for row in rows),
         "discs": rows,
@@ -159,16 +177,17 @@ def run(output: Path, name: str, weights: Path | None, folder: Path) -> dict[str
     heart = read_heart(folder)
     model = ddrsapc.optimize_for_inference(ddrsapc.create_model(name, pretrained=weights is None, weights=weights))
     output.mkdir(parents=True, exist_ok=True)
-    summaries, tiles = [], []
+    summaries: list[dict[str, Any]] = []
+    tiles: list[Image.Image] = []
     for contrast in (False, True):
         summary, pictures = evaluate(model, heart, contrast=contrast)
         summaries.append(summary)
-        tiles += pictures
+        if not contrast:
+            tiles = pictures
         print(
             "{} contrast: {found} of {on arteries} on arteries found, {called by their vessel} called by their vessel; "
-            "{elsewhere, called coronary} of {elsewhere} elsewhere called coronary".format(
-                "with" if contrast else "without", **summary
-            )
+            "{elsewhere, called coronary} of {elsewhere} elsewhere called coronary; "
+            "{false outside the heart, mm3} mm3 outside the heart".format("with" if contrast else "without", **summary)
         )
     across = 7
     width, height = tiles[0].size

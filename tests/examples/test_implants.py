@@ -83,6 +83,21 @@ def test_counts_and_pictures(implants, heart, test_data, tmp_path, monkeypatch, 
     assert "7 of 7 on arteries found, 5 called by their vessel" in capsys.readouterr().out
 
 
+def test_false_is_what_is_called_outside_the_heart(implants):
+    hu, mask = np.full((5, 30, 30), 40.0), np.zeros((5, 30, 30), bool)
+    hu[0:2, 4:6, 4:8] = hu[0:2, 20:22, 20:22] = hu[2:4, 20:22, 20:22] = 580  # in both slices of a slab
+    mask[1, 20:22, 20:22] = True  # of one: inside in the first slab, not in the second
+    blood = np.zeros_like(mask)
+    blood[2:4] = True
+    heart = implants.RealHeart(hu, blood, mask, np.array([0.0, 0.0, 0.0]), 1.5)
+    whole = implants.false_outside(CallsDense(), heart, contrast=True)
+    dark = implants.false_outside(CallsDense(), heart, contrast=False)
+    voxel = 1.5**3
+    # edges between fine pixels are below 530 HU
+    assert 0.4 < dark / (2 * 2 * 4 * voxel) <= 1
+    assert 0.4 < (whole - dark) / (2 * 2 * 2 * voxel) <= 1
+
+
 def test_no_place_counts_twice(implants, heart, monkeypatch):
     places = []
     implant = implants.implant
