@@ -3,8 +3,8 @@
     python examples/real_scans.py -o outputs/real_scans
     python examples/real_scans.py -o outputs/real_scans --weights outputs/run/best.safetensors
 
-Coronary calcium found outside the heart is false. The chest with contrast is stored in voxels of 1.5 mm, in which next
-to nothing is found, calcium included: it is looked at as it is, and in pixels of 0.5 mm and slices of 3 mm. Writes
+Coronary calcium found outside the heart is false. The chest with contrast is stored in voxels of 1.5 mm, larger
+than the weights were trained in: it is looked at as it is, and in pixels of 0.5 mm and slices of 3 mm. Writes
 real_scans.json, and a picture of each scan: the slices with most of what was found and some at even distances, with
 the heart's outline where its mask is known. The scans are looked for in $DDRSAPC_TEST_DATA; pydicom brings one.
 """
