@@ -272,6 +272,27 @@ def test_no_results(figures, tmp_path, capsys):
     assert "has no JSON of table1.py" in capsys.readouterr().err
 
 
+def test_the_first_results_of_the_one_command(root):
+    text = (root / "docs/table1.md").read_text(encoding="utf-8")
+    rows = text[text.index("| 100 slices, 4 scans of `test` |") :].split("\n\n")[0].splitlines()[2:]
+    recipes = []
+    for row in rows:
+        network, *cells = (cell.strip(" `") for cell in row.strip("|").split("|"))
+        result = json.loads((root / f"docs/results/table1_first/{network}.json").read_text(encoding="utf-8"))
+        slices, lesions = result["test"]["slices"], result["test"]["scans"]["lesions"]
+        assert (slices["count"], lesions["scans"]) == (100, 4)
+        assert cells == [
+            f"{slices['foreground_mean_iou']:.3f}",
+            f"{lesions['found']} of {lesions['true']}",
+            f"{lesions['false_per_scan']:.1f}",
+            f"{result['train_seconds']:.0f}",
+        ]
+        assert result["command"] in text
+        recipes.append((result["recipe"], result["seed"], result["evaluation"]))
+    assert len(recipes) == 2
+    assert recipes[0] == recipes[1]  # one budget
+
+
 def test_the_first_results_table_and_claim(root):
     text = (root / "docs/table1.md").read_text(encoding="utf-8")
     rows = text[text.index("| 100 slices, 10 scans |") :].split("\n\n")[0].splitlines()[2:]
