@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from provenance import made_by
-from real_scans import FINER, THICKER, command_line, finer_slice, heart_mask
+from real_scans import FINER, THICKER, command_line, finer_mask, finer_slice, heart_mask
 from scipy.ndimage import binary_dilation, gaussian_filter, label  # type: ignore[import-untyped]
 
 import ddrsapc
@@ -87,7 +87,7 @@ def slab(heart: RealHeart, first: int, *, contrast: bool) -> NDArray[np.float64]
     part = slice(first, first + THICKER)
     hu = heart.hu[part]
     if contrast:
-        return hu.copy()
+        return hu
     noise = np.random.default_rng(0).normal(*BLOOD, hu.shape)
     return np.where(heart.blood[part], np.minimum(hu, noise), hu)
 
@@ -124,9 +124,8 @@ def find(model: SegmentationModel, hu: NDArray[np.float32]) -> NDArray[np.uint8]
 def false_outside(model: SegmentationModel, heart: RealHeart, *, contrast: bool) -> float:
     """What is called calcium outside the heart's mask in all slices of the scan, nothing put in; mm3."""
     pixels = 0
-    for first in range(0, len(heart.hu) - THICKER + 1, THICKER):
-        labels = find(model, finer_slice(slab(heart, first, contrast=contrast)))
-        inside = heart.mask[first : first + THICKER].any(0).repeat(FINER, 0).repeat(FINER, 1)
+    for i, inside in enumerate(finer_mask(heart.mask)):
+        labels = find(model, finer_slice(slab(heart, i * THICKER, contrast=contrast)))
         pixels += int(((labels > 0) & ~inside).sum())
     return pixels * THICKER * heart.mm * (heart.mm / FINER) ** 2
 

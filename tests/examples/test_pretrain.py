@@ -9,7 +9,7 @@ from ddrsapc.data import Augmentation
 from ddrsapc.phantom import draw_case
 from ddrsapc.training import load_trained
 
-scipy = pytest.importorskip("scipy", reason="the extra phantom is not installed")
+pytest.importorskip("scipy", reason="the extra phantom is not installed")
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_where_there_is_contrast_nothing_is_labelled_at_last(pretrain, pretrain_
     assert not pretrain.REFINE[0].data(0).plain.most.abstain
 
 
-def test_uneven_bones_leave_the_calcium(pretrain_data, monkeypatch):
+def test_uneven_bones_leave_the_calcium(pretrain_data):
     image, label = torch.full((1, 96, 96), 30.0), torch.zeros(96, 96, dtype=torch.uint8)
     image[..., 20:40, 20:40], image[..., 58:72, 58:72], image[..., 60:70, 60:70] = 600, 120, 400
     label[60:70, 60:70] = 2  # in a rim that must not come above 130 HU

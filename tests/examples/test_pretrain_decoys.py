@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import scipy.ndimage
 
-pytest.importorskip("scipy")
+ndimage = pytest.importorskip("scipy.ndimage", reason="the extra phantom is not installed")
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_vessels_of_a_bundle_are_equally_bright(pretrain_decoys):
     free[20:30, 20:30] = True
     pretrain_decoys.add_vessels(hu, free, 4, 0.7, np.random.default_rng(3))
     assert (hu >= -80).all()
-    middles = scipy.ndimage.maximum_filter(hu, 5)
+    middles = ndimage.maximum_filter(hu, 5)
     levels = np.unique(np.round(hu[(hu == middles) & (hu > 100)] / 25))
     assert 1 <= len(levels) <= 6  # of at most three bundles
     rows, columns = np.nonzero(hu > -70)
@@ -56,9 +55,9 @@ def test_bones_have_a_shell_around_marrow(bones, hollow, pretrain_data, pretrain
     middles = []
     for i in range(len(plain)):
         added = (changed[i].image.int() - plain[i].image).numpy()
-        spots, _ = scipy.ndimage.label(scipy.ndimage.binary_fill_holes(added > 40))
-        for index, box in enumerate(scipy.ndimage.find_objects(spots), 1):
-            inside = scipy.ndimage.distance_transform_edt(spots[box] == index)
+        spots, _ = ndimage.label(ndimage.binary_fill_holes(added > 40))
+        for index, box in enumerate(ndimage.find_objects(spots), 1):
+            inside = ndimage.distance_transform_edt(spots[box] == index)
             if 5 < inside.max() < 8:  # pixels: one spot, not small
                 middles.append(added[box][inside == inside.max()].mean() / added[box].max())
     assert len(middles) > 5
